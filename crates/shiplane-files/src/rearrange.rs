@@ -176,6 +176,12 @@ impl Destination {
         Ok(())
     }
 
+    /// Whether there is a directory at `path`.
+    pub fn has_directory(&self, path: &RelPath) -> bool {
+        let found = self.parts.site.examine(path);
+        found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory))
+    }
+
     /// Lets files be created and removed in the directory at `path`, if it is ours.
     pub fn make_writable(&self, path: &RelPath) -> Result<(), DestinationError> {
         let site = &self.parts.site;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Reads an input ahead, in parts, and holds each part until it is released. A handle: clones share the input.
 ///
-/// A thread of its own reads, at most [`MAX_HELD_BYTES`] ahead: whoever waits for a part can give up, while a read of a
+/// A thread of its own reads, at most 24 MiB ahead: whoever waits for a part can give up, while a read of a
 /// silent pipe cannot be interrupted. That thread ends with the input, or at its next read once the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Input {

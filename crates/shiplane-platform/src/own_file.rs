@@ -11,18 +11,41 @@ use crate::calls::retry;
 use crate::disk::{self, Change};
 
 /// Puts `bytes` in the place of the file at `path`, whose directory is created when it is missing. A
-/// reader sees the old content or the new one, whole; when this returns, the new one is durable.
+/// reader sees the old content or the new one, whole; when this returns, the new one is durable. After an error the old
+/// one is there, as far as the system does what it is asked.
 pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = directory_of(path);
     create_durably(directory)?;
     remove_abandoned(directory, path);
+    let old = File::open(path);
+    write_in_place(path, bytes)?;
+    sync_directory(directory).inspect_err(|_| put_back(path, old))
+}
+
+/// Puts back what the file had, because the new content may not last: whoever reads it later must not take it for durable.
+fn put_back(path: &Path, old: io::Result<File>) {
+    let directory = directory_of(path);
+    let put = match old {
+        Ok(mut old) => {
+            let mut bytes = Vec::new();
+            old.read_to_end(&mut bytes).and_then(|_| write_in_place(path, &bytes))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            before_name(directory).and_then(|()| retry(|| fs::remove_file(path)))
+        }
+        Err(error) => Err(error),
+    };
+    // The first error is the one to report.
+    let _ = put.and_then(|()| sync_directory(directory));
+}
+
+fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let written = (0..WRITE_ATTEMPTS).find_map(|_| match write_beside(path, bytes) {
         // Taken for abandoned, between its creation and its lock.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         written => Some(written),
     });
-    written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?;
-    sync_directory(directory)
+    written.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
 }
 
 /// What stands in a file, and whether others may write to it.
@@ -54,7 +77,7 @@ pub struct EditLock {
 impl EditLock {
     /// Waits until no other process edits the file at `path`; an edit takes milliseconds.
     pub fn take(path: &Path) -> io::Result<Self> {
-        create_private_dir(directory_of(path))?;
+        create_durably(directory_of(path))?;
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let file = create_private(name.as_ref())?;
@@ -243,6 +266,76 @@ mod tests {
             }
         });
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    /// Fails calls to sync, by their numbers.
+    #[cfg(all(unix, feature = "simulation"))]
+    #[derive(Debug)]
+    struct Failing {
+        syncs: std::sync::Mutex<(u32, std::ops::Range<u32>)>,
+    }
+
+    #[cfg(all(unix, feature = "simulation"))]
+    impl disk::Disk for Failing {
+        fn before(&self, change: Change<'_>, _at: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+            let mut syncs = self.syncs.lock().unwrap();
+            if !matches!(change, Change::Sync) {
+                return Ok(());
+            }
+            syncs.0 += 1;
+            let is_failing = syncs.1.contains(&(syncs.0 - 1));
+            if is_failing { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        }
+
+        fn synced(&self, _change: Change<'_>, _at: std::os::fd::BorrowedFd<'_>) {}
+    }
+
+    /// Does something while these of its calls to sync fail.
+    #[cfg(all(unix, feature = "simulation"))]
+    fn while_failing<T>(failing: std::ops::Range<u32>, work: impl FnOnce() -> T) -> T {
+        let failing = Failing { syncs: std::sync::Mutex::new((0, failing)) };
+        disk::simulate(Some(std::sync::Arc::new(failing)));
+        let done = work();
+        disk::simulate(None);
+        done
+    }
+
+    #[cfg(all(unix, feature = "simulation"))]
+    fn replace_failing(path: &Path, failing: std::ops::Range<u32>) -> io::Result<()> {
+        while_failing(failing, || replace_file(path, b"new"))
+    }
+
+    #[cfg(all(unix, feature = "simulation"))]
+    #[test]
+    fn what_is_not_made_durable_is_an_error_and_the_old_content_is_there_again() {
+        // Of the file, of its directory, and of all that is tried after that.
+        for failing in [0..1, 1..2, 1..9] {
+            let dir = tempfile::TempDir::new().unwrap();
+            let path = dir.path().join("x.y");
+            let failed = replace_failing(&path, failing.clone()).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(5));
+            assert!(!path.exists(), "{failing:?}");
+            fs::write(&path, b"old").unwrap();
+            replace_failing(&path, failing.clone()).unwrap_err();
+            // Where the disk does nothing any more, the new content is better than none.
+            let left = if failing == (1..9) { b"new" } else { b"old" };
+            assert_eq!(fs::read(&path).unwrap(), left, "{failing:?}");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{failing:?}");
+            replace_file(&path, b"new").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        }
+    }
+
+    #[cfg(all(unix, feature = "simulation"))]
+    #[test]
+    fn a_directory_that_is_created_for_a_lock_is_made_durable_as_for_a_file() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("deep/state/x");
+        for failing in [0..1, 1..2] {
+            let _ = fs::remove_dir_all(dir.path().join("deep"));
+            while_failing(failing, || EditLock::take(&path)).unwrap_err();
+        }
+        EditLock::take(&path).unwrap();
     }
 
     #[cfg(unix)]

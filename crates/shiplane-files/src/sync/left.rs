@@ -1,6 +1,7 @@
 //! Paths that a sync left alone.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,8 +30,8 @@ pub enum UnresolvedReason {
     NotEmpty,
     /// Not all of its attributes can be carried; everything else of it is.
     Stripped,
-    /// The other side says so.
-    LeftThere(LeftOutReason),
+    /// The other side says so, with what its system says, escaped, if that is the cause.
+    LeftThere(LeftOutReason, Box<str>),
     /// The side that takes the changes of a sync in one direction has a version of its own.
     OwnVersion,
 }
@@ -40,13 +41,30 @@ impl UnresolvedReason {
     pub fn reason(&self) -> LeftOutReason {
         match self {
             Self::Changed | Self::NotOffered | Self::NotAsListed => LeftOutReason::Changed,
-            Self::NotSent(reason) | Self::LeftThere(reason) => *reason,
+            Self::NotSent(reason) | Self::LeftThere(reason, _) => *reason,
             Self::Failed(error) => error.left_out_reason(true).unwrap_or(LeftOutReason::Failed),
             Self::Unreadable(_) => LeftOutReason::Unreadable,
             Self::NotEmpty => LeftOutReason::NotEmpty,
             Self::Stripped => LeftOutReason::Attributes,
             Self::OwnVersion => LeftOutReason::InTheWay,
         }
+    }
+
+    /// What this side's system says, if that is the cause. Nothing in it is only for this side to know.
+    pub fn cause(&self) -> String {
+        let source = match self {
+            Self::Failed(error) => error.source(),
+            Self::Unreadable(error) => error.source(),
+            Self::Changed
+            | Self::NotOffered
+            | Self::NotSent(_)
+            | Self::NotAsListed
+            | Self::NotEmpty
+            | Self::Stripped
+            | Self::LeftThere(..)
+            | Self::OwnVersion => None,
+        };
+        source.map(ToString::to_string).unwrap_or_default()
     }
 
     /// Whether this side's system is the cause.
@@ -103,7 +121,8 @@ impl fmt::Display for UnresolvedReason {
             Self::Unreadable(error) => error.fmt(f),
             Self::NotEmpty => f.write_str("something in it is not synced"),
             Self::Stripped => f.write_str("not all of its extended attributes can be carried"),
-            Self::LeftThere(reason) => write!(f, "left out there: {reason}"),
+            Self::LeftThere(reason, cause) if cause.is_empty() => write!(f, "left out there: {reason}"),
+            Self::LeftThere(reason, cause) => write!(f, "left out there: {reason}: {cause}"),
             Self::OwnVersion => f.write_str("changed on this side too; a one-way sync keeps it"),
         }
     }

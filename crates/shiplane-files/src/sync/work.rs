@@ -361,7 +361,10 @@ impl Work {
                 || own.directory(path) != merged.directory(path)
                 || own.attributes(path) != merged.attributes(path)
         };
-        let directories = merged.iter().filter(|(path, _)| may_differ(path) && !left.contains(path));
+        // What failed to be created, and was created after all for what is in it, is private as yet.
+        let is_new = |path: &RelPath| agreed.own.get(path).is_none() && destination.has_directory(path);
+        let is_ours = |path: &RelPath| !left.contains(path) || is_new(path);
+        let directories = merged.iter().filter(|(path, _)| may_differ(path) && is_ours(path));
         let directories = directories
             .filter_map(|(path, _)| Some((path, merged.directory(path)?, merged.attributes(path).cloned())));
         destination.settle_directories(directories)?;

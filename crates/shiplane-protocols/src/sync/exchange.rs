@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SyncError;
 use super::memory::ListMemory;
-use super::messages::{SyncBody, SyncHalf};
+use super::messages::{SyncBody, SyncHalf, Unsettled};
 use crate::Direction;
 use crate::methods::PushSent;
 use crate::metrics::Counting;
@@ -233,7 +233,7 @@ pub(crate) fn settle(
         return Err(SyncError::Disagreed);
     }
     let (Some(ours), Some(theirs)) = (&ours.unsettled, &theirs.unsettled) else { return Ok(None) };
-    let path = |(path, why): &(Vec<u8>, u8)| match LeftOutReason::from_wire(*why) {
+    let path = |(path, why, _): &Unsettled| match LeftOutReason::from_wire(*why) {
         Some(_) => RelPath::parse(path).map_err(|_| SyncError::Disagreed),
         None => Err(SyncError::Disagreed),
     };
@@ -241,11 +241,20 @@ pub(crate) fn settle(
     Ok(Some(agreed.next_base(paths.iter())))
 }
 
-/// The paths as they are sent to the other side; `None` if they do not fit a call.
-fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<(Vec<u8>, u8)>> {
-    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 9).sum();
-    let told = |(path, why): (&RelPath, &UnresolvedReason)| (path.as_bytes().to_vec(), why.reason() as u8);
-    (len_bytes <= MAX_LEFT_LEN_BYTES).then(|| left.iter().map(told).collect())
+/// The paths as they are sent to the other side, with the system's message while there is room for it; `None` if they do
+/// not fit a call.
+fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Unsettled>> {
+    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 17).sum();
+    let mut room_bytes = MAX_LEFT_LEN_BYTES.checked_sub(len_bytes)?;
+    let mut told = |(path, why): (&RelPath, &UnresolvedReason)| {
+        let mut cause = why.cause();
+        match room_bytes.checked_sub(cause.len()) {
+            Some(left_bytes) => room_bytes = left_bytes,
+            None => cause.clear(),
+        }
+        (path.as_bytes().to_vec(), why.reason() as u8, cause)
+    };
+    Some(left.iter().map(&mut told).collect())
 }
 
 /// 512 KiB: half of what a call may have.

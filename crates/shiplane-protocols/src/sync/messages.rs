@@ -193,15 +193,18 @@ pub(crate) enum SyncEnd {
     Withdrawn,
 }
 
+/// A path that is left alone, the reason, and what the system says, if anything.
+pub(crate) type Unsettled = (Vec<u8>, u8, String);
+
 /// What one side has made of a sync.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncHalf {
     /// What it has provided and received, if there was anything.
     pub(crate) provided: Option<PushSent>,
     pub(crate) received: Option<PushSent>,
-    /// The paths at which it has not what was meant to be there, and the reasons (SPEC 4.3); `None` if they are too many
-    /// to be listed.
-    pub(crate) unsettled: Option<Vec<(Vec<u8>, u8)>>,
+    /// The paths at which it has not what was meant to be there, the reasons (SPEC 4.25), and what the system says; `None`
+    /// if they are too many to be listed.
+    pub(crate) unsettled: Option<Vec<Unsettled>>,
     /// How many they are.
     pub(crate) left: u64,
 }

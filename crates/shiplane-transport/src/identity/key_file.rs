@@ -140,7 +140,17 @@ fn create_private_directories(directory: &Path) -> io::Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
+    retry(|| builder.create(directory))
+}
+
+/// Makes a call again that a signal has interrupted.
+fn retry(mut call: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// Gives a file its final name, or fails with `AlreadyExists`.
@@ -149,14 +159,19 @@ fn publish(temporary: &Path, path: &Path) -> io::Result<()> {
     {
         use rustix::fs::{CWD, RenameFlags, renameat_with};
         use rustix::io::Errno;
-        match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        let rename = || Ok(renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE)?);
+        let is_missing = |error: &io::Error| {
+            let missing = [Errno::NOSYS, Errno::INVAL, Errno::NOTSUP];
+            missing.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+        };
+        match retry(rename) {
             // An older kernel or a file system without such a rename.
-            Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP) => {}
-            done => return done.map_err(io::Error::from),
+            Err(error) if is_missing(&error) => {}
+            done => return done,
         }
     }
     // The temporary name goes when it is dropped.
-    fs::hard_link(temporary, path)
+    retry(|| fs::hard_link(temporary, path))
 }
 
 #[cfg(unix)]

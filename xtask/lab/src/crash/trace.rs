@@ -205,7 +205,11 @@ impl Tracer {
 
     /// A thread enters or leaves a system call.
     fn at_call(&mut self, thread: Pid) -> Result<()> {
-        if let Some(failing) = self.within.remove(&thread) {
+        let Ok(stop) = ptrace::syscall_info(thread) else { return Ok(()) };
+        let failing = self.within.remove(&thread);
+        // A thread may leave a call that it was not seen to enter.
+        if stop.op != nix::libc::PTRACE_SYSCALL_INFO_ENTRY {
+            let failing = failing.flatten();
             if let Some(errno) = failing {
                 let Ok(mut registers) = ptrace::getregs(thread) else { return Ok(()) };
                 registers.rax = (-(errno as i64)).cast_unsigned();

@@ -17,7 +17,9 @@ use shiplane_transport::{
     PeerConnection,
     internals::{Claim, blocking},
 };
-use shiplane_wire::{Digest, EscapedPath, LeftOutReason, RelPath, TransferId, escape, limits};
+use shiplane_wire::{
+    Digest, EscapedPath, LeftOutReason, RelPath, TransferId, escape, escape_truncated, limits,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
@@ -403,8 +405,9 @@ fn add(report: &mut SyncReport, exchanged: &Exchanged) {
 
 fn left_on_both(theirs: &SyncHalf, ours: impl Iterator<Item = (RelPath, UnresolvedReason)>) -> Vec<LeftPath> {
     let ours = ours.map(|(path, why)| LeftPath { side: Side::Local, path, why });
-    let theirs = theirs.unsettled.iter().flatten().filter_map(|(path, why)| {
-        let why = UnresolvedReason::LeftThere(LeftOutReason::from_wire(*why)?);
+    let theirs = theirs.unsettled.iter().flatten().filter_map(|(path, why, cause)| {
+        let cause = escape_truncated(cause.as_bytes(), MAX_CAUSE_LEN_BYTES).to_string();
+        let why = UnresolvedReason::LeftThere(LeftOutReason::from_wire(*why)?, cause.into());
         Some(LeftPath { side: Side::Remote, path: RelPath::parse(path).ok()?, why })
     });
     ours.chain(theirs).collect()
@@ -453,3 +456,6 @@ const SIGNS: u32 = 3;
 
 /// 5 s: what a peer that is there takes to say why it gave up.
 const LEAVE_BUDGET: Duration = Duration::from_secs(5);
+
+/// 128 bytes: what a system says of a failure.
+const MAX_CAUSE_LEN_BYTES: usize = 128;

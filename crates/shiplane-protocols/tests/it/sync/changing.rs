@@ -52,7 +52,11 @@ fn here(path: &str, why: UnresolvedReason) -> (String, Side, String) {
 }
 
 fn there(path: &str) -> (String, Side, String) {
-    (path.to_owned(), Side::Remote, UnresolvedReason::LeftThere(LeftOutReason::Changed).to_string())
+    (
+        path.to_owned(),
+        Side::Remote,
+        UnresolvedReason::LeftThere(LeftOutReason::Changed, "".into()).to_string(),
+    )
 }
 
 #[tokio::test]
@@ -80,7 +84,7 @@ async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
         write(&there, "d/new", b"new");
     };
     let report = sync_while(&world, &client, meanwhile).await;
-    let not_empty = UnresolvedReason::LeftThere(LeftOutReason::NotEmpty).to_string();
+    let not_empty = UnresolvedReason::LeftThere(LeftOutReason::NotEmpty, "".into()).to_string();
     assert_eq!(left(&report), [self::there("a"), ("d".to_owned(), Side::Remote, not_empty)]);
     sync(&world, &client).await;
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"edited");

@@ -86,3 +86,64 @@ fn a_name_that_one_side_refuses_keeps_no_other_change_from_travelling() {
         assert_eq!(fs::read(world.dest().join("d/10:30 notes.txt")).unwrap(), b"refused here");
     });
 }
+
+#[test]
+fn what_fails_at_the_other_side_is_told_with_what_its_system_says() {
+    on_broken_disks(async {
+        let world = World::syncing();
+        write(&world.dest(), "d/a", b"ours");
+        write(&world.source(), "d/b", b"theirs");
+        let client = admitted(&world).await;
+        let read_only = 30; // EROFS
+        let refuses = |change: Change<'_>, path: &Path| change == Change::Name && path.ends_with("d");
+        let broken = BrokenDisk::below(&world.source(), refuses).with_errno(read_only);
+        let report = synchronise(&client, &job(&world), Arc::new(|_| ())).await.unwrap();
+        assert!(!report.left.is_empty());
+        for left in report.left.iter().filter(|left| left.side == Side::Remote) {
+            let says = left.why.to_string();
+            assert!(says.contains("Read-only file system"), "{says}");
+            assert!(!says.contains(&*world.source().to_string_lossy()), "where it is, is not told: {says}");
+        }
+        assert!(report.left.iter().any(|left| left.side == Side::Remote));
+        drop(broken);
+        sync(&world, &client).await;
+        assert_eq!(fs::read(world.source().join("d/a")).unwrap(), b"ours");
+    });
+}
+
+#[test]
+fn a_directory_that_is_created_at_the_second_attempt_has_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    on_broken_disks(async {
+        let world = World::syncing();
+        write(&world.source(), "d/a", b"theirs");
+        let mode =
+            |root: std::path::PathBuf| fs::metadata(root.join("d")).unwrap().permissions().mode() & 0o777;
+        fs::set_permissions(world.source().join("d"), fs::Permissions::from_mode(0o755)).unwrap();
+        let client = admitted(&world).await;
+        let (root, has_failed) = (world.dest().canonicalize().unwrap(), AtomicBool::new(false));
+        let once = move |change: Change<'_>, path: &Path| {
+            change == Change::Name && *path == root && !has_failed.swap(true, Ordering::Relaxed)
+        };
+        let (broken, directory) = (Arc::new(Mutex::new(None)), world.dest());
+        let once = Mutex::new(Some(once));
+        let events = {
+            let broken = Arc::clone(&broken);
+            Arc::new(move |event| {
+                if let SyncEvent::Planned(_) = event
+                    && let Some(once) = once.lock().unwrap().take()
+                {
+                    *broken.lock().unwrap() = Some(BrokenDisk::below(&directory, once));
+                }
+            })
+        };
+        let report = synchronise(&client, &job(&world), events).await.unwrap();
+        assert_eq!(report.left.len(), 1, "{:?}", report.left);
+        assert_eq!(mode(world.dest()), 0o755, "{:?}", report.left);
+        broken.lock().unwrap().take();
+        sync(&world, &client).await;
+        assert_eq!((mode(world.dest()), mode(world.source())), (0o755, 0o755));
+        assert_eq!(fs::read(world.dest().join("d/a")).unwrap(), b"theirs");
+    });
+}

@@ -78,7 +78,7 @@ pub(super) enum End {
 pub(super) struct Half {
     pub(super) provided: Option<([u8; 32], u64)>,
     pub(super) received: Option<([u8; 32], u64)>,
-    pub(super) unsettled: Option<Vec<(Vec<u8>, u8)>>,
+    pub(super) unsettled: Option<Vec<(Vec<u8>, u8, String)>>,
     pub(super) left: u64,
 }
 

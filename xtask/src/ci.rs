@@ -52,7 +52,7 @@ enum Note {
 }
 
 fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
-    vec![name.to_owned(), units::seconds(time), verdict.to_owned()]
+    units::row([name, &units::seconds(time), verdict])
 }
 
 const STEPS: [Step; 15] = [

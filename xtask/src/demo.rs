@@ -67,7 +67,7 @@ fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
         copy: scratch.directory("ours")?.join(&name),
         theirs: scratch.directory("theirs")?,
         source,
-        rows: RefCell::new(vec![row(["", "files", "bytes", "time", "rate", "memory"])]),
+        rows: RefCell::new(vec![units::row(["", "files", "bytes", "time", "rate", "memory"])]),
     };
     demo.show(args.path.is_none())
 }
@@ -163,7 +163,7 @@ impl Demo<'_> {
         work(&server).map_err(|failure| server.with_log(&failure))?;
         let held_bytes = server.stop()?.used.peak_rss_bytes;
         expect_memory(held_bytes)?;
-        self.rows.borrow_mut().push(row(["the server", "", "", "", "", &units::bytes(held_bytes)]));
+        self.rows.borrow_mut().push(units::row(["the server", "", "", "", "", &units::bytes(held_bytes)]));
         Ok(())
     }
 
@@ -250,10 +250,6 @@ fn expect_memory(held_bytes: u64) -> Result<()> {
         bail!("a process held {held_bytes} bytes of memory, and {MAX_RSS_BYTES} ought to do");
     }
     Ok(())
-}
-
-fn row(cells: [&str; 6]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 /// What `get` and `push` do unless told otherwise.

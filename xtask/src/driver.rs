@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cargo;
@@ -242,6 +242,15 @@ impl Done {
     pub fn moved_bytes(&self) -> u64 {
         self.sent_bytes + self.received_bytes
     }
+}
+
+/// What a failed run says at its end, as the last of its events.
+pub fn last_error(lines: &[String]) -> Result<String> {
+    let last = lines.last().map_or("", String::as_str);
+    let event: Value =
+        serde_json::from_str(last).with_context(|| format!("no event at the end: {last:?}"))?;
+    ensure!(event["event"] == "error", "the last event is no error: {last}");
+    Ok(event["message"].as_str().context("the error has no message")?.to_owned())
 }
 
 const SERVE: &str = "shiplane serve";

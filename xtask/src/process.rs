@@ -4,12 +4,13 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use parking_lot::{Condvar, Mutex};
 use wait4::Wait4 as _;
 
 use crate::interrupt;
@@ -30,22 +31,18 @@ use crate::interrupt;
 /// ```
 pub struct Running {
     name: String,
-    process: Box<dyn Process>,
+    pid: u32,
+    ending: Arc<Ending>,
     stdin: Option<ChildStdin>,
     stdout: Option<Lines>,
     stderr: Option<Lines>,
 }
 
-/// A process that somebody else waits for: the kernel's word on one that was started here, or a tracer's.
-pub trait Process: Send {
-    /// The process id.
-    fn pid(&self) -> u32;
-
-    /// Sends it a signal, unless it has ended.
-    fn signal(&self, signal: Signal) -> Result<()>;
-
-    /// How it has ended, if it does within that time.
-    fn exit_within(&self, limit: Duration) -> Result<Option<Exit>>;
+/// Whether and how a process has ended, told by whoever waits for it. Its pid may then belong to somebody else.
+#[derive(Default)]
+pub struct Ending {
+    exit: Mutex<Option<Result<Exit, String>>>,
+    told: Condvar,
 }
 
 /// How a process ended.
@@ -99,7 +96,19 @@ impl Running {
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take().map(Lines::of), child.stderr.take().map(Lines::of));
-        Ok(Self { name: name.to_owned(), process: Box::new(OurChild::watch(child)), stdin, stdout, stderr })
+        let (pid, ending) = (child.id(), Arc::<Ending>::default());
+        let told = Arc::clone(&ending);
+        // The kernel tells a thread of its end: a parent that looks again and again would take time from the programs that
+        // it measures.
+        std::thread::spawn(move || {
+            platform::await_end(&child);
+            told.tell(|| {
+                let used = child.wait4().map_err(|error| error.to_string())?;
+                let (cpu, peak_rss_bytes) = (used.rusage.utime + used.rusage.stime, used.rusage.maxrss);
+                Ok(Exit { code: platform::code(used.status), used: Usage { cpu, peak_rss_bytes } })
+            });
+        });
+        Ok(Self { name: name.to_owned(), pid, ending, stdin, stdout, stderr })
     }
 
     /// As [`start`](Self::start), with nothing on standard input and pipes for the outputs.
@@ -110,22 +119,29 @@ impl Running {
     /// A process that somebody else has started and waits for.
     pub fn of(
         name: &str,
-        process: impl Process + 'static,
+        pid: u32,
+        ending: Arc<Ending>,
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
     ) -> Self {
         let (stdout, stderr) = (Some(Lines::of(stdout)), Some(Lines::of(stderr)));
-        Self { name: name.to_owned(), process: Box::new(process), stdin: None, stdout, stderr }
+        Self { name: name.to_owned(), pid, ending, stdin: None, stdout, stderr }
     }
 
     /// The process id, for `/proc`.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.pid
     }
 
     /// Sends a signal to this child and to no other process.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        self.process.signal(signal).with_context(|| format!("cannot signal {}", self.name))
+        // Locked, so that it is not reaped meanwhile.
+        match *self.ending.exit.lock() {
+            None => {
+                platform::signal(self.pid, signal).with_context(|| format!("cannot signal {}", self.name))
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// Ends its standard input, if that was piped.
@@ -155,7 +171,7 @@ impl Running {
 
     /// Whether it has ended.
     pub fn has_ended(&self) -> Result<bool> {
-        Ok(self.process.exit_within(Duration::ZERO)?.is_some())
+        Ok(self.ending.within(Duration::ZERO)?.is_some())
     }
 
     /// Waits for its end, however it comes; false if it has not within `limit`.
@@ -167,7 +183,7 @@ impl Running {
         let started = Instant::now();
         loop {
             let left = limit.saturating_sub(started.elapsed());
-            if let Some(exit) = self.process.exit_within(left.min(LISTEN))? {
+            if let Some(exit) = self.ending.within(left.min(LISTEN))? {
                 return Ok(Some(exit));
             }
             interrupt::check()?;
@@ -181,7 +197,7 @@ impl Running {
     pub fn wait(mut self, limit: Duration) -> Result<Ended> {
         let exit = self.exit_within(limit)?;
         if exit.is_none() {
-            self.process.signal(Signal::Kill)?;
+            self.signal(Signal::Kill)?;
         }
         let lines = self.stdout.take().map(Lines::rest).unwrap_or_default();
         let said = self.stderr.take().map(Lines::rest).unwrap_or_default().join("\n");
@@ -207,8 +223,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only if the child is already gone, which is what we want.
-        let _gone = self.process.signal(Signal::Kill);
-        let _reaped = self.process.exit_within(KILL_LIMIT);
+        let _gone = self.signal(Signal::Kill);
+        let _reaped = self.ending.within(KILL_LIMIT);
     }
 }
 
@@ -258,66 +274,20 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
     directories.map(|directory| directory.join(&file)).find(|candidate| candidate.is_file())
 }
 
-/// A child of ours. The kernel tells a thread of its end: a parent that looks again and again would take time from the
-/// programs that it measures.
-struct OurChild {
-    pid: u32,
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    /// Set once the child is reaped: its pid may then belong to somebody else.
-    exit: Mutex<Option<Result<Exit, String>>>,
-    ended: Condvar,
-}
-
-impl OurChild {
-    fn watch(mut child: Child) -> Self {
-        let (pid, shared) = (child.id(), Arc::<Shared>::default());
-        let watched = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            platform::await_end(&child);
-            let mut exit = watched.lock();
-            let used = child.wait4().map_err(|error| error.to_string());
-            *exit = Some(used.map(|used| Exit {
-                code: platform::code(used.status),
-                used: Usage {
-                    cpu: used.rusage.utime + used.rusage.stime,
-                    peak_rss_bytes: used.rusage.maxrss,
-                },
-            }));
-            watched.ended.notify_all();
-        });
-        Self { pid, shared }
-    }
-}
-
-impl Process for OurChild {
-    fn pid(&self) -> u32 {
-        self.pid
+impl Ending {
+    /// Tells how it ended, if that is known; nobody sends it a signal meanwhile.
+    pub fn tell(&self, reap: impl FnOnce() -> Result<Exit, String>) {
+        let mut exit = self.exit.lock();
+        *exit = Some(reap());
+        self.told.notify_all();
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        // Locked, so that it is not reaped meanwhile.
-        match *self.shared.lock() {
-            None => Ok(platform::signal(self.pid, signal)?),
-            Some(_) => Ok(()),
-        }
-    }
-
-    fn exit_within(&self, limit: Duration) -> Result<Option<Exit>> {
-        let waiting = |exit: &mut Option<_>| exit.is_none();
-        let waited = self.shared.ended.wait_timeout_while(self.shared.lock(), limit, waiting);
-        let (exit, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        exit.clone().transpose().map_err(|failure| anyhow::anyhow!("cannot wait for a child: {failure}"))
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Option<Result<Exit, String>>> {
-        // Each change is one step.
-        self.exit.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How it has ended, if it does within that time.
+    pub fn within(&self, limit: Duration) -> Result<Option<Exit>> {
+        let mut exit = self.exit.lock();
+        // Longer than that is for ever.
+        self.told.wait_while_for(&mut exit, |exit| exit.is_none(), limit.min(LONGEST));
+        exit.clone().transpose().map_err(|failure| anyhow::anyhow!("cannot wait for it: {failure}"))
     }
 }
 
@@ -361,6 +331,9 @@ impl Lines {
 
 /// How long a wait goes unaware of Ctrl-C.
 const LISTEN: Duration = Duration::from_millis(50);
+
+/// What a clock can add to now.
+const LONGEST: Duration = Duration::from_secs(1 << 32);
 
 /// A killed process ends as soon as the kernel gets to it; longer means it hangs in the kernel.
 const KILL_LIMIT: Duration = Duration::from_secs(30);

@@ -62,6 +62,13 @@ impl Scratch {
     }
 }
 
+/// Memory if it has so much room, else the directory for temporary files.
+pub fn memory_or_disk(room_bytes: u64) -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let has_room = memory.is_dir() && free_bytes(memory).is_ok_and(|free| free >= room_bytes);
+    if has_room { memory.to_path_buf() } else { std::env::temp_dir() }
+}
+
 /// What an unprivileged user can still write where `path` is.
 #[cfg(unix)]
 pub fn free_bytes(path: &Path) -> Result<u64> {

@@ -5,11 +5,15 @@ use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use walkdir::WalkDir;
 
 use crate::interrupt;
+#[cfg(unix)]
+use crate::process;
 
 /// What a tree holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,33 +193,12 @@ pub fn expect_same_content(original: &Path, copy: &Path) -> Result<()> {
     }
 }
 
-/// Copies a tree with modes and times into the directory `to`, which is created.
+/// Copies a tree with modes, times and extended attributes into the directory `to`, which is created.
+#[cfg(unix)]
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    let mut directories = Vec::new();
-    for entry in WalkDir::new(from) {
-        let entry = entry.context("cannot walk a tree")?;
-        let path = entry.path().strip_prefix(from).context("walked out of the tree")?;
-        // `join` of nothing would end in a slash.
-        let target = if path.as_os_str().is_empty() { to.to_path_buf() } else { to.join(path) };
-        let cannot = || format!("cannot copy to {target:?}");
-        if entry.file_type().is_dir() {
-            fs::create_dir_all(&target).with_context(cannot)?;
-            directories.push((entry.into_path(), target));
-        } else if entry.file_type().is_symlink() {
-            copy_link(entry.path(), &target).with_context(cannot)?;
-        } else {
-            fs::copy(entry.path(), &target).with_context(cannot)?;
-            copy_attributes(entry.path(), &target)?;
-            copy_time(entry.path(), &target).with_context(cannot)?;
-        }
-    }
-    // The deepest first: what is put into a directory changes its time.
-    for (from, to) in directories.iter().rev() {
-        copy_attributes(from, to)?;
-        fs::set_permissions(to, fs::metadata(from)?.permissions())?;
-        copy_time(from, to)?;
-    }
-    Ok(())
+    let parent = to.parent().context("a copy needs a parent")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot make {parent:?}"))?;
+    process::run("cp", Command::new("cp").arg("-a").args([from, to])).map(drop)
 }
 
 /// Removes a tree, if it is there.
@@ -330,10 +313,6 @@ fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
 #[cfg(target_os = "linux")]
 const ATTRIBUTES_LEN_BYTES: usize = 64 << 10;
 
-fn copy_attributes(from: &Path, to: &Path) -> Result<()> {
-    attributes(from)?.iter().try_for_each(|(name, value)| set_attribute(to, name, value))
-}
-
 fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
     let open = |path: &Path| File::open(path).with_context(|| format!("cannot open {path:?}"));
     let (mut original, mut copy) = (open(original)?, open(copy)?);
@@ -354,29 +333,6 @@ fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
         }
         offset_bytes += left.len() as u64;
     }
-}
-
-fn copy_time(from: &Path, to: &Path) -> std::io::Result<()> {
-    File::open(to)?.set_modified(fs::metadata(from)?.modified()?)
-}
-
-#[cfg(unix)]
-fn copy_link(from: &Path, to: &Path) -> std::io::Result<()> {
-    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
-    use std::os::unix::fs::MetadataExt as _;
-    std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    let found = fs::symlink_metadata(from)?;
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(found.atime(), found.atime_nsec()),
-        last_modification: time(found.mtime(), found.mtime_nsec()),
-    };
-    Ok(rustix::fs::utimensat(CWD, to, &times, AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-#[cfg(not(unix))]
-fn copy_link(_from: &Path, _to: &Path) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Whether it is a temporary file or a journal of shiplane's.
@@ -404,6 +360,7 @@ const PIECE_LEN_BYTES: u64 = 256 << 10;
 mod tests {
     use std::time::{Duration, SystemTime};
 
+    use filetime::FileTime;
     use tempfile::TempDir;
 
     use super::*;
@@ -414,8 +371,7 @@ mod tests {
             let path = root.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, content).unwrap();
-            let file = File::options().write(true).open(path).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::new(1_000_000, 123_456_700)).unwrap();
+            filetime::set_file_mtime(path, FileTime::from_unix_time(1_000_000, 123_456_700)).unwrap();
         }
         settle(root.path());
         root
@@ -512,6 +468,7 @@ mod tests {
         assert!(!is_same_at(Path::new("a"), old.path(), new.path()).unwrap());
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_copy_is_the_same_tree() {
         let (from, to) = (tree(&[("d/f", b"content")]), tempfile::tempdir().unwrap());

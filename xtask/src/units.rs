@@ -62,6 +62,16 @@ pub fn percent(part: u64, whole: u64) -> String {
     format!("{:.0} %", 100.0 * part as f64 / whole as f64)
 }
 
+/// A row of a table.
+pub fn row<const CELLS: usize>(cells: [&str; CELLS]) -> Vec<String> {
+    cells.map(str::to_owned).to_vec()
+}
+
+/// The cells of a row that are written in one line.
+pub fn cells(line: &str) -> Vec<String> {
+    line.split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
 /// Rows as aligned columns: the first to the left, the others to the right.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

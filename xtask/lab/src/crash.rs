@@ -24,7 +24,7 @@ use xtask::units;
 
 use self::fixture::Fixture;
 use self::random::Victim;
-use self::trace::{Fault, Traced};
+use self::trace::Fault;
 use crate::run::Missing;
 
 /// The arguments.
@@ -72,7 +72,7 @@ enum Series {
 
 /// Why nothing can be traced here, if that is so.
 fn missing() -> Option<String> {
-    let traced = Traced::start(&Command::new("true"), Path::new("/"), Fault::None);
+    let traced = trace::start(&Command::new("true"), Path::new("/"), Fault::None);
     traced.and_then(|(running, _)| running.wait(TRACED_LIMIT)).err().map(|failure| format!("{failure:#}"))
 }
 

@@ -1,14 +1,16 @@
-//! `cargo xtask load`: overloads a server and watches it from outside.
+//! `cargo xtask load`: overloads a server and watches it from outside, and runs clients against servers that lie.
 //!
-//! Each scenario has a `shiplane serve` of its own, the real program in release, and peers that overload it
+//! Each scenario has a `shiplane serve` of its own, the real program in release, and peers that overload it or lie to it
 //! (`lab::peers`) in another process. Beside them an honest peer gets a file, several times, and got it before as
 //! often without them. A scenario passes if the server's memory stayed within the cap, its descriptors came back, every
-//! copy is right and, where that is promised, the honest peer was hardly slower.
+//! copy is right and, where that is promised, the honest peer was hardly slower. All victims run with a limit on their
+//! address space, so that one that is taken in harms nothing else here.
 
-mod hostile;
-mod peer_process;
+mod clients;
+mod peers;
 mod scenarios;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -19,11 +21,10 @@ use xtask::process;
 use xtask::scratch::Scratch;
 use xtask::{dataset, interrupt, tree, units};
 
-use self::peer_process::PeerProcess;
-pub(crate) use self::peer_process::command_to;
-use self::scenarios::{SCENARIOS, Scenario};
+use self::peers::PeerProcess;
+pub(crate) use self::peers::command_to;
+use self::scenarios::{CAP_BYTES, SCENARIOS, Scenario};
 use crate::stats::ProcessStats;
-use crate::table;
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -39,34 +40,47 @@ pub(crate) struct Args {
     shiplane: Option<PathBuf>,
 }
 
-/// Runs them all and prints the table; an error if any has failed.
+/// Runs them all and prints the tables; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).chain([hostile::NAME]).collect();
+    let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).chain([HOSTILE]).collect();
     if let Some(only) = args.only.as_deref().filter(|only| !names.contains(only)) {
         bail!("there is no scenario {only}; there are {}", names.join(", "));
     }
-    let fixture = Fixture::set(args)?;
-    let mut rows = vec![table::cells(HEADING)];
-    let mut failed = Vec::new();
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
-    if is_wanted(hostile::NAME) {
-        failed.extend(hostile::run(&fixture)?);
+    let mut wanted = if is_wanted(HOSTILE) { scenarios::hostile(args.short) } else { Vec::new() };
+    wanted.extend(SCENARIOS.into_iter().filter(|scenario| is_wanted(scenario.name)));
+    let fixture = Fixture::set(args)?;
+    let (clients, servers) = std::thread::scope(|scope| {
+        let clients = is_wanted(HOSTILE).then(|| scope.spawn(|| clients::run(&fixture)));
+        let clients = || clients.map_or(Ok(Vec::new()), clients::joined);
+        // Side by side if there is no time: clients sleep for most of it, waiting for the other side's patience.
+        if args.short {
+            let servers = fixture.play_all(&wanted);
+            (clients(), servers)
+        } else {
+            (clients(), fixture.play_all(&wanted))
+        }
+    });
+    let (clients, servers) = (clients?, servers?);
+    let mut failed = Vec::new();
+    if !clients.is_empty() {
+        let mut rows = vec![units::cells(clients::HEADING)];
+        for (victim, outcome) in &clients {
+            let verdict = outcome.verdict(victim);
+            rows.push(outcome.row(victim, &verdict));
+            failed.extend(verdict.err().map(|reason| format!("get, {}: {reason}", victim.lie.name())));
+        }
+        println!("\n{}\nbound {} for a client", units::table(&rows), units::bytes(CAP_BYTES));
     }
-    for scenario in SCENARIOS.iter().filter(|scenario| is_wanted(scenario.name)) {
-        interrupt::check()?;
-        println!("  {}: {}", scenario.name, scenario.what);
-        let seen = fixture.play(scenario).with_context(|| format!("{} cannot be judged", scenario.name))?;
-        let verdict = seen.verdict(scenario, args.short);
-        rows.push(seen.row(scenario, &verdict));
+    let mut rows = vec![units::cells(HEADING)];
+    for (scenario, seen) in wanted.iter().zip(servers) {
+        let verdict = seen.as_ref().map_err(Clone::clone);
+        let verdict = verdict.and_then(|seen| seen.verdict(scenario, args.short));
+        rows.push(row(scenario, seen.as_ref().ok(), &verdict));
         failed.extend(verdict.err().map(|reason| format!("{}: {reason}", scenario.name)));
     }
-    if rows.len() > 1 {
-        println!("\n{}", units::table(&rows));
-        println!(
-            "cap {} for the server; speed is that of an honest get beside the load ÷ without it",
-            units::bytes(CAP_BYTES)
-        );
-    }
+    println!("\n{}", units::table(&rows));
+    println!("speed is that of an honest get beside the load ÷ without it");
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("{}", failed.join("; ")),
@@ -77,8 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 struct Fixture {
     shiplane: Shiplane,
     scratch: Scratch,
-    /// What is served: the file `large`.
-    served: PathBuf,
+    /// What is served.
     file: PathBuf,
     keys: PathBuf,
     short: bool,
@@ -93,37 +106,45 @@ struct Seen {
     after: ProcessStats,
     alone: Duration,
     beside: Duration,
+    /// Whether the server has ended the load by itself, where it must.
+    ended: bool,
     /// What the load says of itself.
     told: String,
 }
 
 impl Fixture {
     fn set(args: &Args) -> Result<Self> {
-        let shiplane = Shiplane::built(args.shiplane.as_deref())?;
+        let shiplane = Shiplane::built(args.shiplane.as_deref())?.within(ADDRESS_SPACE_BYTES);
         let scratch = Scratch::in_memory("shiplane-load-")?;
         let bytes = if args.short { SHORT_FILE_BYTES } else { FILE_BYTES };
         scratch.expect_room(3 * bytes + ROOM_FOR_PUSHES_BYTES)?;
-        // Outside what is served, so that nothing that is pushed is got.
         let file = scratch.path().join("large");
         dataset::large_file(&file, bytes)?;
-        let served = scratch.directory("served")?;
-        std::fs::hard_link(&file, served.join("large"))
-            .context("cannot link the file into what is served")?;
         let keys = scratch.path().join("keys");
-        Ok(Self { shiplane, scratch, served, file, keys, short: args.short })
+        Ok(Self { shiplane, scratch, file, keys, short: args.short })
     }
 
-    /// A server's own directory, in which it knows the keys.
-    fn home(&self, name: &str) -> Result<PathBuf> {
-        let home = self.scratch.directory(&format!("server of {name}"))?;
-        lab::peers::make_keys(&home, &self.keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
-        Ok(home)
+    fn play_all(&self, scenarios: &[Scenario]) -> Result<Vec<Result<Seen, String>>> {
+        let play = |scenario: &Scenario| {
+            interrupt::check()?;
+            println!("  {}: {}", scenario.name, scenario.what);
+            let seen = self.play(scenario);
+            interrupt::check()?;
+            Ok(seen.map_err(|failure| format!("{failure:#}")))
+        };
+        scenarios.iter().map(play).collect()
     }
 
     fn play(&self, scenario: &Scenario) -> Result<Seen> {
-        let server = self.shiplane.serve(&self.served, &self.home(scenario.name)?, Access::Write)?;
+        let home = self.scratch.directory(&format!("server of {}", scenario.name))?;
+        lab::peers::make_keys(&home, &self.keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
+        let served = self.scratch.directory(&format!("served to {}", scenario.name))?;
+        fs::hard_link(&self.file, served.join("large"))
+            .context("cannot link the file into what is served")?;
+        let server = self.shiplane.serve(&served, &home, Access::Write)?;
         let seen = self.watch(scenario, &server).map_err(|failure| server.with_log(&failure))?;
         server.stop()?;
+        fs::remove_dir_all(&served).context("cannot remove what was pushed")?;
         Ok(seen)
     }
 
@@ -131,12 +152,16 @@ impl Fixture {
         let alone = self.get(server)?;
         let before = ProcessStats::of(server.running().pid())?;
         let count = if self.short { scenario.short_count } else { scenario.count };
-        let peers = PeerProcess::start(&mut command_to(scenario.kind, count, server, &self.keys)?)?;
+        let mut command = command_to(scenario.kind, count, server, &self.keys)?;
+        command.args(scenario.lies.iter().flat_map(|lie| ["--lie", lie]));
+        command.args(["--entries", if self.short { SHORT_ENTRIES } else { ENTRIES }]);
+        let mut peers = PeerProcess::start(&mut command)?;
         let beside = self.get(server)?;
         let under_load = ProcessStats::of(server.running().pid())?;
+        let ended = scenario.ends_within.map_or(Ok(true), |limit| peers.says_something_within(limit))?;
         let told = peers.stop()?;
         let after = settled(server, before)?;
-        Ok(Seen { before, under_load, after, alone, beside, told })
+        Ok(Seen { before, under_load, after, alone, beside, ended, told })
     }
 
     /// The median of how long an honest `get` takes.
@@ -153,7 +178,7 @@ impl Fixture {
             process::Running::start(GET, &mut command)?.wait(GET_LIMIT)?.expect_success(GET)?;
             times.push(started.elapsed());
             tree::expect_same_content(&self.file, &copy)?;
-            std::fs::remove_file(&copy).context("cannot remove the copy")?;
+            fs::remove_file(&copy).context("cannot remove the copy")?;
         }
         times.sort();
         Ok(times[times.len() / 2])
@@ -180,12 +205,15 @@ impl Seen {
     }
 
     fn verdict(&self, scenario: &Scenario, short: bool) -> Result<(), String> {
-        if self.after.peak_bytes > CAP_BYTES {
+        if self.after.peak_bytes > scenario.cap_bytes {
             return Err(format!("the server came to hold {}", units::bytes(self.after.peak_bytes)));
         }
         if self.after.descriptors > self.before.descriptors + DESCRIPTOR_SLACK {
             let (before, after) = (self.before.descriptors, self.after.descriptors);
             return Err(format!("{before} descriptors before, {after} after"));
+        }
+        if let Some(limit) = scenario.ends_within.filter(|_| !self.ended) {
+            return Err(format!("some go on after {} s", limit.as_secs()));
         }
         // A tenth of the load on a machine that does other things too says nothing of speed.
         if scenario.keeps_speed && !short && self.speed() < MUST_SPEED {
@@ -193,28 +221,37 @@ impl Seen {
         }
         Ok(())
     }
-
-    fn row(&self, scenario: &Scenario, verdict: &Result<(), String>) -> Vec<String> {
-        let arrow = |before: u64, after: u64| format!("{before}, {after}");
-        vec![
-            scenario.name.to_owned(),
-            units::bytes(self.before.peak_bytes),
-            units::bytes(self.after.peak_bytes),
-            units::bytes(self.after.resident_bytes),
-            arrow(self.before.descriptors, self.after.descriptors),
-            arrow(self.before.threads, self.under_load.threads),
-            format!("{:.0} %", 100.0 * self.speed()),
-            if verdict.is_ok() { "passed" } else { "failed" }.to_owned(),
-            self.told.clone(),
-        ]
-    }
 }
 
-const HEADING: &str = "scenario|peak before|peak|held after|descriptors before, after|\
-    threads before, under load|speed|verdict|the load";
+fn row(scenario: &Scenario, seen: Option<&Seen>, verdict: &Result<(), String>) -> Vec<String> {
+    let verdict = if verdict.is_ok() { "passed" } else { "failed" };
+    let mut row = vec![scenario.name.to_owned(), verdict.to_owned(), units::bytes(scenario.cap_bytes)];
+    if let Some(seen) = seen {
+        row.extend([
+            units::bytes(seen.before.peak_bytes),
+            units::bytes(seen.after.peak_bytes),
+            units::bytes(seen.after.resident_bytes),
+            format!("{}, {}", seen.before.descriptors, seen.after.descriptors),
+            format!("{}, {}", seen.before.threads, seen.under_load.threads),
+            format!("{:.0} %", 100.0 * seen.speed()),
+            seen.told.clone(),
+        ]);
+    }
+    row
+}
 
-/// 64 MiB, what a side may hold.
-const CAP_BYTES: u64 = 64 << 20;
+const HEADING: &str = "scenario|verdict|cap|peak before|peak|held after|descriptors before, after|\
+    threads before, under load|speed|the load";
+
+/// What `--only` calls all peers that lie.
+const HOSTILE: &str = "hostile";
+
+/// What a victim may map at most. Far more than its memory: each thread has address space set aside.
+const ADDRESS_SPACE_BYTES: u64 = 4 << 30;
+
+/// Of each push that lies about entries.
+const ENTRIES: &str = "4000";
+const SHORT_ENTRIES: &str = "1000";
 
 /// Four fifths of what it has alone.
 const MUST_SPEED: f64 = 0.8;
@@ -256,6 +293,7 @@ mod tests {
             after: process_stats,
             alone: second,
             beside: second,
+            ended: true,
             told: String::new(),
         }
     }
@@ -273,6 +311,11 @@ mod tests {
         let mut leaky = seen();
         leaky.after.descriptors += DESCRIPTOR_SLACK + 1;
         assert!(leaky.verdict(&scenario(false), true).unwrap_err().contains("descriptors"));
+        let hostile = scenarios::hostile(true)[0];
+        assert_eq!(large.verdict(&hostile, true), Ok(()));
+        let endless = Seen { ended: false, ..seen() };
+        assert!(endless.verdict(&hostile, true).unwrap_err().contains("go on"));
+        assert_eq!(endless.verdict(&scenario(false), true), Ok(()));
         let slow = Seen { beside: Duration::from_millis(1300), ..seen() };
         assert!(slow.verdict(&scenario(true), false).unwrap_err().contains("77 %"));
         assert_eq!(slow.verdict(&scenario(false), false), Ok(()));

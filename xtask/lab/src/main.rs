@@ -1,22 +1,16 @@
 //! The long programmes of `cargo xtask`, which builds and runs this: `sim | crash | races | load | soak | wan | bench`.
 //!
 //! They share xtask's library (child processes, the driver of the program, data sets, comparison of trees), and here
-//! `stats` (a process from outside), `busy`, `suspend`, `machine` and `table`.
+//! `stats` (a process from outside) and `suspend`.
 
-#[cfg(target_os = "linux")]
-mod bench;
-#[cfg(target_os = "linux")]
-mod busy;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod crash;
 #[cfg(target_os = "linux")]
 mod load;
 #[cfg(target_os = "linux")]
-mod machine;
+mod measure;
 #[cfg(target_os = "linux")]
 mod netns;
-#[cfg(target_os = "linux")]
-mod programs;
 #[cfg(target_os = "linux")]
 mod races;
 #[cfg(target_os = "linux")]
@@ -29,10 +23,6 @@ mod soak;
 mod stats;
 #[cfg(target_os = "linux")]
 mod suspend;
-#[cfg(target_os = "linux")]
-mod table;
-#[cfg(target_os = "linux")]
-mod wan;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {

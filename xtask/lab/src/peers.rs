@@ -1,32 +1,28 @@
 //! Peers that overload a server: many, stalled, silent or unauthorised.
 //! And [`hostile`] peers, which speak the wire and lie, to a server and to a client alike.
 //!
-//! One kind of load a run. When it is all there the process prints `ready` and some figures as one line of
-//! JSON, keeps the load up until its standard input ends, then prints `done` likewise. `cargo xtask load` drives it
-//! and watches the server from outside. What an honest peer cannot do is done with raw quinn and raw UDP, from what
+//! One kind of load a run. When it is all there the process prints a line of figures, keeps the load up until its standard
+//! input ends, then prints another. `cargo xtask load` drives it and watches the server from outside. What an honest peer cannot do is done with raw quinn and raw UDP, from what
 //! SPEC.md says.
 
 mod datagrams;
 mod gaps;
 mod handshakes;
 pub mod hostile;
-mod keys;
 mod peer;
 mod readers;
 mod report;
-mod senders;
 mod streams;
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use shiplane_transport::PeerId;
+use shiplane_access::internals::{Grant, PeersFile, Scope, StandingPeer};
+use shiplane_transport::{Identity, PeerId};
 
-use crate::peers::hostile::Lie;
-use crate::peers::keys::Keys;
+use crate::peers::hostile::{Lie, LyingServer};
 use crate::peers::peer::Server;
-
-pub use self::keys::make as make_keys;
 
 /// Whatever ends a run.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -72,10 +68,6 @@ enum Kind {
     Chunks,
     /// Fetches of the file `large` that want all they may and read none of it
     Readers,
-    /// Pushes that stop in the middle of every chunk
-    Pushers,
-    /// Pushes that go on by a byte at a time
-    Drip,
     /// Connections that send every second byte of their streams
     GapBytes,
     /// Connections that send every second packet of their streams
@@ -89,8 +81,26 @@ enum Kind {
 impl Args {
     fn target(&self) -> Result<Server, Failure> {
         let id = self.id.ok_or("--id is missing")?;
-        Ok(Server { addr: self.server, id, keys: Keys::open(&self.keys)? })
+        let keys = fs::read_dir(&self.keys)?.map(|entry| Ok(Identity::load_or_create(&entry?.path())?));
+        Ok(Server { addr: self.server, id, keys: keys.collect::<Result<_, Failure>>()? })
     }
+}
+
+/// Makes `count` keys in `directory`, unless they are there, and adds them to the list of peers of the server whose state
+/// is in `home`, with every right.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn make_keys(home: &Path, directory: &Path, count: usize) -> Result<(), Failure> {
+    fs::create_dir_all(directory)?;
+    let peers = PeersFile::at(home.join("peers"));
+    for number in 0..count {
+        let identity = Identity::load_or_create(&directory.join(format!("{number:04}")))?;
+        let grant = Grant { read: true, write: true, paths: Scope::everything() };
+        let name = format!("load-{number:04}").parse()?;
+        peers.add(&StandingPeer { name, id: identity.peer_id(), grant, at: None })?;
+    }
+    Ok(())
 }
 
 /// Does it.
@@ -112,13 +122,13 @@ async fn play(args: &Args) -> Result<(), Failure> {
         Kind::Streams => streams::calls(&args.target()?, count).await,
         Kind::Chunks => streams::chunks(&args.target()?, count).await,
         Kind::Readers => readers::stalled(&args.target()?, count).await,
-        Kind::Pushers => senders::push(&args.target()?, count, senders::Then::Stall).await,
-        Kind::Drip => senders::push(&args.target()?, count, senders::Then::Drip).await,
         Kind::GapBytes => gaps::send(&args.target()?, count, gaps::Left::Bytes).await,
         Kind::GapPackets => gaps::send(&args.target()?, count, gaps::Left::Packets).await,
         Kind::LyingServer => {
-            let lie = *args.lie.first().ok_or("--lie is missing")?;
-            hostile::serve(lie, entries).await
+            let server = LyingServer::start(*args.lie.first().ok_or("--lie is missing")?, entries)?;
+            println!("{}", server.ticket());
+            report::enough().await;
+            Ok(())
         }
         Kind::LyingPushers => hostile::push(&args.target()?, count, &args.lie, entries).await,
         Kind::HalfOpen => handshakes::half_open(args.server, count as u64).await,

@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use serde_json::Value;
 use walkdir::WalkDir;
-use xtask::driver::{ANY_PORT, Server, Shiplane, Verb};
+use xtask::driver::{ANY_PORT, Server, Shiplane, Verb, last_error};
 use xtask::process::{Ended, Running};
 use xtask::scratch::Scratch;
 use xtask::{interrupt, tree, units};
@@ -39,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let shiplane = Shiplane::built(args.shiplane.as_deref())?;
     let scratch = Scratch::new("shiplane-races-", None)?;
     let race = Race::new(&shiplane, &scratch)?;
-    let mut rows = vec![row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
+    let mut rows = vec![units::row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
     let mut swaps = 0;
     for role in Role::ALL {
         let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(Role::ALL.len() as u64);
@@ -47,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         swaps += totals.swaps;
         let [runs, well, refused] =
             [totals.well + totals.refused, totals.well, totals.refused].map(units::count);
-        rows.push(row([role.name(), &runs, &well, &refused, &units::count(totals.swaps)]));
+        rows.push(units::row([role.name(), &runs, &well, &refused, &units::count(totals.swaps)]));
     }
     println!("\n{}", units::table(&rows));
     println!("{} swaps: nothing outside has changed, and nothing from there was sent.", units::count(swaps));
@@ -216,10 +215,7 @@ fn judge(ended: &Ended) -> Result<bool> {
         Some(1 | 5 | 6 | 7 | 9) => {}
         code => bail!("it ended with {code:?}: {}", ended.said),
     }
-    let last = ended.lines.last().map_or("", String::as_str);
-    let event: Value =
-        serde_json::from_str(last).with_context(|| format!("no event at the end: {last:?}"))?;
-    ensure!(event["event"] == "error", "the last event is no error: {last}");
+    last_error(&ended.lines)?;
     Ok(false)
 }
 
@@ -291,10 +287,6 @@ fn seen(root: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
         all.insert(entry.into_path(), seen);
     }
     Ok(all)
-}
-
-fn row(cells: [&str; 5]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 const TREE: &str = "tree";

@@ -8,7 +8,8 @@ use xtask::interrupt;
 
 #[cfg(target_arch = "x86_64")]
 use crate::crash;
-use crate::{bench, load, races, simulate, soak, wan};
+use crate::measure::{bench, wan};
+use crate::{load, races, simulate, soak};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The long programmes")]

@@ -144,8 +144,8 @@ impl<'a> Soak<'a> {
         }
         // None of those that are left dies any more.
         for job in jobs {
-            let ended = job.finish(&self.workshop)?;
-            self.totals.note(&ended);
+            let ended = job.end(&self.workshop)?;
+            self.note(ended);
         }
         Ok(())
     }
@@ -164,20 +164,30 @@ impl<'a> Soak<'a> {
     }
 
     fn reap(&mut self, jobs: &mut Vec<Job>) -> Result<()> {
-        let mut going = Vec::new();
-        for job in jobs.drain(..) {
-            match job.poll(&self.workshop)? {
-                jobs::Polled::Going(job) => going.push(*job),
-                jobs::Polled::Ended(ended) => {
-                    if matches!(ended, Ended::Died { kind: Kind::Sync, .. }) {
-                        self.sync_from = Instant::now() + SYNC_PAUSE;
-                    }
-                    self.totals.note(&ended);
-                }
+        let mut at = 0;
+        while at < jobs.len() {
+            if jobs[at].has_ended()? {
+                let ended = jobs.swap_remove(at).end(&self.workshop)?;
+                self.note(ended);
+            } else {
+                at += 1;
             }
         }
-        *jobs = going;
         Ok(())
+    }
+
+    fn note(&mut self, ended: Ended) {
+        match ended {
+            Ended::Done(kind) => self.totals.done[kind as usize] += 1,
+            Ended::Died(kind, signal) => {
+                if kind == Kind::Sync {
+                    self.sync_from = Instant::now() + SYNC_PAUSE;
+                }
+                let is_kill = signal == Signal::Kill;
+                *if is_kill { &mut self.totals.killed } else { &mut self.totals.interrupted } += 1;
+            }
+            Ended::WithServer => self.totals.with_server += 1,
+        }
     }
 
     /// Ends the server, in order or not, with clients at work, and starts it anew.
@@ -187,7 +197,8 @@ impl<'a> Soak<'a> {
         self.server.running().signal(signal)?;
         ensure!(self.server.running().ends_within(END_LIMIT)?, "the server does not end");
         for job in jobs.drain(..) {
-            self.totals.note(&job.finish(&self.workshop)?);
+            let ended = job.end(&self.workshop)?;
+            self.note(ended);
         }
         self.server = self.shiplane.serve(&self.served, &self.state, Access::Write)?;
         self.totals.restarts += 1;
@@ -217,17 +228,6 @@ fn settle(server: &Server, before: ProcessStats) -> Result<()> {
     let (before, after) = (before.descriptors, now.descriptors);
     ensure!(after <= before + SLACK, "{before} descriptors before, {after} after");
     flat::expect_within_cap(now)
-}
-
-impl Totals {
-    fn note(&mut self, ended: &Ended) {
-        match ended {
-            Ended::Done(kind) => self.done[*kind as usize] += 1,
-            Ended::Died { signal: Signal::Kill, .. } => self.killed += 1,
-            Ended::Died { .. } => self.interrupted += 1,
-            Ended::WithServer => self.with_server += 1,
-        }
-    }
 }
 
 impl std::fmt::Display for Totals {

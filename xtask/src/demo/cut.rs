@@ -12,7 +12,7 @@ use xtask::driver::{Server, Verb};
 use xtask::process::Running;
 use xtask::{interrupt, tree, units};
 
-use super::{Demo, RUN_LIMIT, row};
+use super::{Demo, RUN_LIMIT};
 
 /// How often a receiver may end before it is killed, until we give up. Each attempt kills earlier.
 pub(super) const ATTEMPTS: u32 = 4;
@@ -31,7 +31,7 @@ impl Demo<'_> {
                 let below_bar = if io::stderr().is_terminal() { "\n" } else { "" };
                 println!("{below_bar}  killed; the same command again, to resume");
                 let had = format!("{} ({})", units::bytes(had_bytes), self.share(had_bytes));
-                self.rows.borrow_mut().push(row(["killed, having", "", &had, "", "", ""]));
+                self.rows.borrow_mut().push(units::row(["killed, having", "", &had, "", "", ""]));
                 self.resume(server, &destination, had_bytes)?;
                 self.expect_equal(&self.source, &destination)?;
                 tree::remove(&destination)?;

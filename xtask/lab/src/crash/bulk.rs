@@ -1,17 +1,17 @@
 //! Data sets for longer transfers: a large file, and many small ones of which some replace others.
 
-use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use filetime::FileTime;
 use walkdir::WalkDir;
 use xtask::dataset::{self, Size};
-use xtask::driver::{Done, Server, Shiplane, Verb};
-use xtask::process::{Ended, Running};
+use xtask::driver::{ANY_PORT, Done, Server, Shiplane, Verb};
+use xtask::process::{Ended, Running, Signal};
 use xtask::scratch::Scratch;
-use xtask::tree;
+use xtask::{interrupt, tree};
 
 use crate::suspend::SuspendDetector;
 
@@ -97,6 +97,15 @@ impl<'a> Bulk<'a> {
         Ok(Done::of(&ended.lines)?.moved_bytes())
     }
 
+    /// How long a run takes to which nothing happens.
+    pub(super) fn undisturbed(&self, verb: Verb) -> Result<Duration> {
+        let server = self.serve(verb, ANY_PORT)?;
+        let began = Instant::now();
+        expect_end(self.client(verb, server.ticket())?.wait(LIMIT)?, &[0])?;
+        server.end_by(Signal::Kill)?;
+        Ok(began.elapsed())
+    }
+
     fn landing(&self) -> PathBuf {
         self.site.join("landing")
     }
@@ -107,12 +116,37 @@ pub(super) fn expect_end(ended: Ended, codes: &[i32]) -> Result<Ended> {
     ended.expect_code("it", codes).map_err(|failure| BadEnd(format!("{failure:#}")).into())
 }
 
-/// Does `one` case. If a program in it came to a bad end while nothing here was running, as when the machine slept,
-/// that says nothing: then it is done again. Wrong files are wrong whatever happened.
-pub(super) fn despite_standstills<T>(
-    watch: &SuspendDetector,
-    mut one: impl FnMut() -> Result<T>,
-) -> Result<T> {
+/// Something that befalls gets and pushes at a random moment.
+pub(super) trait Mishap {
+    /// How long an undisturbed run takes.
+    fn measure(&mut self, verb: Verb) -> Result<Duration>;
+
+    /// One run to which it happens, and the next one.
+    fn happen(&mut self, number: u64, verb: Verb, length: Duration) -> Result<()>;
+}
+
+/// Lets it happen `count` times, to a get and a push in turn. If a program comes to a bad end while nothing here was
+/// running, as when the machine slept, that says nothing: then it is done again. Wrong files are wrong whatever happened.
+pub(super) fn repeat(mishap: &mut impl Mishap, count: u64) -> Result<()> {
+    let watch = SuspendDetector::start();
+    let mut length = [Duration::ZERO; 2];
+    for number in 0..count {
+        interrupt::check()?;
+        let verb = if number % 2 == 0 { Verb::Get } else { Verb::Push };
+        // The machine may be busier than it was.
+        if number % 20 < 2 {
+            length[verb as usize] = despite_suspension(&watch, || mishap.measure(verb))?;
+        }
+        despite_suspension(&watch, || mishap.happen(number, verb, length[verb as usize]))
+            .with_context(|| format!("number {number}, {verb}"))?;
+        if number % 50 == 49 {
+            println!("  {} of {count}", number + 1);
+        }
+    }
+    Ok(())
+}
+
+fn despite_suspension<T>(watch: &SuspendDetector, mut one: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 1..ATTEMPTS {
         match one() {
             Err(failure) if failure.is::<BadEnd>() && watch.was_suspended() => {
@@ -125,16 +159,9 @@ pub(super) fn despite_standstills<T>(
 }
 
 /// How a program ended, or that it did not begin.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct BadEnd(String);
-
-impl fmt::Display for BadEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for BadEnd {}
 
 /// Some of the small files, with other content and an older time.
 fn write_older(new: &Path, old: &Path) -> Result<()> {
@@ -153,8 +180,7 @@ fn write_older(new: &Path, old: &Path) -> Result<()> {
             content.push(b'.');
             fs::create_dir_all(target.parent().context("no parent")?).context("cannot make a directory")?;
             fs::write(&target, content).context("cannot write an older file")?;
-            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(900_000_000);
-            File::options().write(true).open(&target).and_then(|file| file.set_modified(time))?;
+            filetime::set_file_mtime(&target, FileTime::from_unix_time(900_000_000, 0))?;
         }
     }
     Ok(())
@@ -162,7 +188,7 @@ fn write_older(new: &Path, old: &Path) -> Result<()> {
 
 const TREE: &str = "tree";
 
-/// Of one case: each standstill is minutes apart from the next.
+/// Of one case: each suspension is minutes apart from the next.
 const ATTEMPTS: usize = 3;
 
 const MAX_OLDER_BYTES: u64 = 100_000;

@@ -56,25 +56,7 @@ impl Kind {
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Open => "open",
-            Self::Create => "open, creating",
-            Self::Mkdir => "mkdir",
-            Self::Write => "write",
-            Self::Pwrite => "pwrite",
-            Self::Truncate => "ftruncate",
-            Self::Allocate => "fallocate",
-            Self::Copy => "copy_file_range",
-            Self::Sync => "fsync",
-            Self::SyncAll => "syncfs",
-            Self::Rename => "rename",
-            Self::Link => "link",
-            Self::Unlink => "unlink",
-            Self::Mode => "chmod",
-            Self::Time => "utimensat",
-            Self::Owner => "chown",
-            Self::Attribute => "setxattr",
-        })
+        write!(f, "{self:?}")
     }
 }
 
@@ -94,38 +76,37 @@ pub(super) fn of(number: u64, arguments: [u64; 4], memory: &Memory) -> Option<Ca
 }
 
 fn kind_of(number: i64) -> Option<(Kind, FileArgument)> {
+    use FileArgument::{At, Open, Path};
     Some(match number {
-        libc::SYS_open => (Kind::Open, FileArgument::Path(0)),
-        libc::SYS_openat | libc::SYS_openat2 => (Kind::Open, FileArgument::At(0)),
-        libc::SYS_creat => (Kind::Create, FileArgument::Path(0)),
-        libc::SYS_mkdir => (Kind::Mkdir, FileArgument::Path(0)),
-        libc::SYS_mkdirat => (Kind::Mkdir, FileArgument::At(0)),
-        libc::SYS_write | libc::SYS_writev => (Kind::Write, FileArgument::Open(0)),
-        libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => (Kind::Pwrite, FileArgument::Open(0)),
-        libc::SYS_ftruncate => (Kind::Truncate, FileArgument::Open(0)),
-        libc::SYS_truncate => (Kind::Truncate, FileArgument::Path(0)),
-        libc::SYS_fallocate => (Kind::Allocate, FileArgument::Open(0)),
-        libc::SYS_sendfile => (Kind::Copy, FileArgument::Open(0)),
-        libc::SYS_copy_file_range => (Kind::Copy, FileArgument::Open(2)),
-        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => {
-            (Kind::Sync, FileArgument::Open(0))
-        }
-        libc::SYS_syncfs => (Kind::SyncAll, FileArgument::Open(0)),
-        libc::SYS_rename => (Kind::Rename, FileArgument::Path(0)),
-        libc::SYS_renameat | libc::SYS_renameat2 => (Kind::Rename, FileArgument::At(0)),
-        libc::SYS_link | libc::SYS_symlink => (Kind::Link, FileArgument::Path(1)),
-        libc::SYS_linkat => (Kind::Link, FileArgument::At(2)),
-        libc::SYS_symlinkat => (Kind::Link, FileArgument::At(1)),
-        libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, FileArgument::Path(0)),
-        libc::SYS_unlinkat => (Kind::Unlink, FileArgument::At(0)),
-        libc::SYS_fchown => (Kind::Owner, FileArgument::Open(0)),
-        libc::SYS_fchownat => (Kind::Owner, FileArgument::At(0)),
-        libc::SYS_fsetxattr | libc::SYS_fremovexattr => (Kind::Attribute, FileArgument::Open(0)),
-        libc::SYS_fchmod => (Kind::Mode, FileArgument::Open(0)),
-        libc::SYS_chmod => (Kind::Mode, FileArgument::Path(0)),
-        libc::SYS_fchmodat => (Kind::Mode, FileArgument::At(0)),
+        libc::SYS_open => (Kind::Open, Path(0)),
+        libc::SYS_openat | libc::SYS_openat2 => (Kind::Open, At(0)),
+        libc::SYS_creat => (Kind::Create, Path(0)),
+        libc::SYS_mkdir => (Kind::Mkdir, Path(0)),
+        libc::SYS_mkdirat => (Kind::Mkdir, At(0)),
+        libc::SYS_write | libc::SYS_writev => (Kind::Write, Open(0)),
+        libc::SYS_pwrite64 | libc::SYS_pwritev | libc::SYS_pwritev2 => (Kind::Pwrite, Open(0)),
+        libc::SYS_ftruncate => (Kind::Truncate, Open(0)),
+        libc::SYS_truncate => (Kind::Truncate, Path(0)),
+        libc::SYS_fallocate => (Kind::Allocate, Open(0)),
+        libc::SYS_sendfile => (Kind::Copy, Open(0)),
+        libc::SYS_copy_file_range => (Kind::Copy, Open(2)),
+        libc::SYS_fsync | libc::SYS_fdatasync | libc::SYS_sync_file_range => (Kind::Sync, Open(0)),
+        libc::SYS_syncfs => (Kind::SyncAll, Open(0)),
+        libc::SYS_rename => (Kind::Rename, Path(0)),
+        libc::SYS_renameat | libc::SYS_renameat2 => (Kind::Rename, At(0)),
+        libc::SYS_link | libc::SYS_symlink => (Kind::Link, Path(1)),
+        libc::SYS_linkat => (Kind::Link, At(2)),
+        libc::SYS_symlinkat => (Kind::Link, At(1)),
+        libc::SYS_unlink | libc::SYS_rmdir => (Kind::Unlink, Path(0)),
+        libc::SYS_unlinkat => (Kind::Unlink, At(0)),
+        libc::SYS_fchown => (Kind::Owner, Open(0)),
+        libc::SYS_fchownat => (Kind::Owner, At(0)),
+        libc::SYS_fsetxattr | libc::SYS_fremovexattr => (Kind::Attribute, Open(0)),
+        libc::SYS_fchmod => (Kind::Mode, Open(0)),
+        libc::SYS_chmod => (Kind::Mode, Path(0)),
+        libc::SYS_fchmodat => (Kind::Mode, At(0)),
         // Without a path it is about the open file.
-        libc::SYS_utimensat => (Kind::Time, FileArgument::At(0)),
+        libc::SYS_utimensat => (Kind::Time, At(0)),
         _ => return None,
     })
 }

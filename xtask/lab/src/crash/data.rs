@@ -1,11 +1,11 @@
 //! The small data set: one instance of everything that a receiver treats differently.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use filetime::FileTime;
 use testlink::Rng;
 use xtask::tree;
 
@@ -117,6 +117,6 @@ fn put(root: &Path, name: &str, content: &[u8], seconds: u64) -> Result<()> {
     let path = root.join(name);
     fs::create_dir_all(path.parent().context("no parent")?).with_context(cannot)?;
     fs::write(&path, content).with_context(cannot)?;
-    let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000 + seconds, 123_456_789);
-    File::options().write(true).open(&path).and_then(|file| file.set_modified(time)).with_context(cannot)
+    let time = FileTime::from_unix_time(1_000_000_000 + seconds as i64, 123_456_789);
+    filetime::set_file_mtime(&path, time).with_context(cannot)
 }

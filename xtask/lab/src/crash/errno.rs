@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
-use serde_json::Value;
+use xtask::driver::last_error;
 use xtask::{interrupt, units};
 
 use super::calls::{Call, Kind};
@@ -15,7 +15,8 @@ use super::trace::Fault;
 /// Lets every kind of call fail; `is_short`: each kind once or twice.
 pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
     println!("letting calls of receivers fail");
-    let mut rows = vec![row(["calls failed", "kinds", "cases", "told", "done nevertheless", "survived"])];
+    let mut rows =
+        vec![units::row(["calls failed", "kinds", "cases", "told", "done nevertheless", "survived"])];
     let mut wrong = Vec::new();
     for role in Role::ALL {
         rows.push(fail_each(fixture, role, is_short, &mut wrong).with_context(|| role.name())?);
@@ -59,7 +60,7 @@ fn fail_each(
             }
         }
     }
-    Ok(row([
+    Ok(units::row([
         role.name(),
         &units::count(kinds.len() as u64),
         &units::count(totals.cases),
@@ -131,7 +132,7 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
     }
     fixture.expect_old_or_new(role)?;
     let mut message = match first.has_started {
-        true => message(client.lines.last().map_or("", String::as_str))?,
+        true => last_error(&client.lines)?,
         false => client.said.clone(),
     };
     if code == LEFT_OUT {
@@ -146,14 +147,6 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
     Ok(Outcome::Reported)
 }
 
-/// What a client says of its failure.
-fn message(line: &str) -> Result<String> {
-    let event: Value =
-        serde_json::from_str(line).with_context(|| format!("no event at the end: {line:?}"))?;
-    ensure!(event["event"] == "error", "the last event is no error: {line}");
-    Ok(event["message"].as_str().context("the error has no message")?.to_owned())
-}
-
 /// One of these must be in the message.
 fn cause(errno: Errno) -> &'static [&'static str] {
     match errno {
@@ -164,10 +157,6 @@ fn cause(errno: Errno) -> &'static [&'static str] {
         Errno::EMFILE => &["Too many open files"],
         _ => &[],
     }
-}
-
-fn row(cells: [&str; 6]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 /// What fails for single paths alone.

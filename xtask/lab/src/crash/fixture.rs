@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +13,7 @@ use xtask::scratch::Scratch;
 use xtask::tree;
 
 use super::data;
-use super::trace::{Fault, Trace, Traced, Tracing};
+use super::trace::{self, Fault, Trace, Traced};
 
 /// Who receives, and is the one that faults befall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,15 +102,15 @@ impl<'a> Fixture<'a> {
         self.reset(role)?;
         let start = |name: &str, mut command: Command, is_receiver: bool| -> Result<_> {
             if is_receiver {
-                return Traced::start(&command, &self.run(), fault);
+                return trace::start(&command, &self.run(), fault);
             }
-            Ok((Running::heard(name, &mut command)?, Arc::<Tracing>::default()))
+            Ok((Running::heard(name, &mut command)?, Traced::default()))
         };
         let (server, server_trace) = start("shiplane serve", self.serve(role), role.is_served())?;
         let Some(ticket) = server.next_line(START_LIMIT)? else {
             // Killed, or it refused to start.
             let client = server.wait(LIMIT)?;
-            let (receiver_said, trace) = (client.said.clone(), server_trace.trace());
+            let (receiver_said, trace) = (client.said.clone(), server_trace.lock().clone());
             return Ok(First { client, receiver_said, has_started: false, trace });
         };
         let (client, client_trace) = start(role.name(), self.client(role, &ticket), !role.is_served())?;
@@ -123,10 +122,15 @@ impl<'a> Fixture<'a> {
             }
             let client = if server.has_ended()? { client.kill()? } else { client.wait(LIMIT)? };
             let receiver_said = server.stop(LIMIT)?.said;
-            return Ok(First { client, receiver_said, has_started: true, trace: server_trace.trace() });
+            return Ok(First {
+                client,
+                receiver_said,
+                has_started: true,
+                trace: server_trace.lock().clone(),
+            });
         }
         let client = client.wait(LIMIT)?;
-        let (receiver_said, trace) = (client.said.clone(), client_trace.trace());
+        let (receiver_said, trace) = (client.said.clone(), client_trace.lock().clone());
         Ok(First { client, receiver_said, has_started: true, trace })
     }
 

@@ -11,7 +11,7 @@ use super::trace::Fault;
 /// Kills each receiver at each of its calls; `is_short`: two receivers at a few of theirs.
 pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
     println!("killing receivers in place of their file-changing calls");
-    let mut rows = vec![row(["killed at", "calls", "kills", "sent again", "at most", "of"])];
+    let mut rows = vec![units::row(["killed at", "calls", "kills", "sent again", "at most", "of"])];
     for role in Role::ALL {
         rows.push(kill_at_each(fixture, role, is_short).with_context(|| role.name())?);
     }
@@ -60,7 +60,7 @@ fn summary(role: Role, calls: usize, left: &[u64]) -> Result<Vec<String>> {
         bail!("killed on the way, {most} bytes had to come, and {first} when nothing was there");
     }
     let average = left.iter().sum::<u64>() / left.len().max(1) as u64;
-    Ok(row([
+    Ok(units::row([
         role.name(),
         &units::count(calls as u64),
         &units::count(left.len() as u64),
@@ -68,10 +68,6 @@ fn summary(role: Role, calls: usize, left: &[u64]) -> Result<Vec<String>> {
         &units::bytes(most),
         &units::bytes(first),
     ]))
-}
-
-fn row(cells: [&str; 6]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 /// For each receiver.

@@ -10,7 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -19,10 +19,9 @@ use xtask::dataset::Size;
 use xtask::driver::{ANY_PORT, Shiplane, Verb};
 use xtask::process::{self, Signal, find_program};
 use xtask::scratch::Scratch;
-use xtask::{interrupt, units};
+use xtask::units;
 
-use super::bulk::{Bulk, LIMIT, despite_standstills, expect_end};
-use crate::suspend::SuspendDetector;
+use super::bulk::{Bulk, Mishap, repeat};
 
 /// What this needs and this machine lacks.
 pub(super) fn missing() -> Option<&'static str> {
@@ -51,26 +50,11 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
     }
     let mut series =
         Power { bulk, site, template, disk, cut, noise: Rng::new(seed), totals: Totals::default() };
-    let mut length = [Duration::ZERO; 2];
-    let watch = SuspendDetector::start();
-    for number in 0..cuts {
-        interrupt::check()?;
-        let verb = if number % 2 == 0 { Verb::Get } else { Verb::Push };
-        let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
-        if number % 30 < 2 {
-            length[verb as usize] = despite_standstills(&watch, || series.measure(verb))?;
-        }
-        let what = || format!("power cut {number}, {verb}, mounted with {options}");
-        despite_standstills(&watch, || series.one(verb, options, length[verb as usize]))
-            .with_context(what)?;
-        if number % 25 == 24 {
-            println!("  {} cuts", number + 1);
-        }
-    }
+    repeat(&mut series, cuts)?;
     let Totals { under_way, told, again_bytes } = series.totals;
     Ok(vec![
-        row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
-        row([
+        units::row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
+        units::row([
             "ext4",
             &units::count(cuts),
             &units::count(under_way),
@@ -100,17 +84,20 @@ struct Totals {
     again_bytes: u64,
 }
 
-impl Power<'_> {
-    fn measure(&self, verb: Verb) -> Result<Duration> {
+impl Mishap for Power<'_> {
+    fn measure(&mut self, verb: Verb) -> Result<Duration> {
         copy_sparse(&self.template, &self.disk)?;
         let _mounted = Mounted::new(&self.disk, &self.site, OPTIONS[0])?;
-        let server = self.bulk.serve(verb, ANY_PORT)?;
-        let began = Instant::now();
-        expect_end(self.bulk.client(verb, server.ticket())?.wait(LIMIT)?, &[0])?;
-        server.end_by(Signal::Kill)?;
-        Ok(began.elapsed())
+        self.bulk.undisturbed(verb)
     }
 
+    fn happen(&mut self, number: u64, verb: Verb, length: Duration) -> Result<()> {
+        let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
+        self.one(verb, options, length).with_context(|| format!("mounted with {options}"))
+    }
+}
+
+impl Power<'_> {
     fn one(&mut self, verb: Verb, options: &str, length: Duration) -> Result<()> {
         copy_sparse(&self.template, &self.disk)?;
         let told = {
@@ -207,10 +194,6 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
 fn command(program: &str, fill: impl FnOnce(&mut Command) -> &mut Command) -> Result<String> {
     let path = find_program(program).with_context(|| format!("{program} is not installed"))?;
     process::output(program, fill(&mut Command::new(path)))
-}
-
-fn row(cells: [&str; 6]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 /// Commits of the journal every 5 s, every second, and with data that may come after its metadata.

@@ -8,10 +8,9 @@ use xtask::dataset::Size;
 use xtask::driver::{ANY_PORT, Shiplane, Verb};
 use xtask::process::{Running, Signal};
 use xtask::scratch::Scratch;
-use xtask::{interrupt, units};
+use xtask::units;
 
-use super::bulk::{Bulk, LIMIT, despite_standstills, expect_end};
-use crate::suspend::SuspendDetector;
+use super::bulk::{Bulk, LIMIT, Mishap, expect_end, repeat};
 
 /// Kills each role `kills` times, or `only` this one.
 pub(super) fn run(
@@ -26,13 +25,16 @@ pub(super) fn run(
     let site = scratch.directory("site")?;
     let bulk = Bulk::new(shiplane, &scratch, &site, SIZE)?;
     println!("killing receivers and senders of {} at random moments", units::bytes(bulk.bytes()));
-    let mut kill = Kill { bulk, noise: Rng::new(seed), length: [Duration::ZERO; 2], silent: Duration::ZERO };
-    let mut rows = vec![row(["killed at random", "kills", "under way", "sent again", "of", "noticed in"])];
+    let mut rows =
+        vec![units::row(["killed at random", "kills", "under way", "sent again", "of", "noticed in"])];
+    let mut noise = Rng::new(seed);
     for victim in [Victim::Receiver, Victim::Sender] {
-        if only.is_some_and(|only| only != victim) {
-            continue;
+        if only.is_none_or(|only| only == victim) {
+            let (bulk, noise, silent) = (&bulk, &mut noise, Duration::ZERO);
+            let mut kill = Kill { bulk, victim, noise, under_way: 0, again_bytes: 0, silent };
+            repeat(&mut kill, kills).with_context(|| format!("killing the {victim:?}"))?;
+            rows.push(kill.row(kills));
         }
-        rows.push(kill.series(victim, kills)?);
     }
     Ok(rows)
 }
@@ -47,65 +49,51 @@ pub(super) enum Victim {
 }
 
 struct Kill<'a> {
-    bulk: Bulk<'a>,
-    noise: Rng,
-    /// What an undisturbed `get` and `push` take.
-    length: [Duration; 2],
+    bulk: &'a Bulk<'a>,
+    victim: Victim,
+    noise: &'a mut Rng,
+    under_way: u64,
+    again_bytes: u64,
     /// The longest that a client took to notice that its server is gone.
     silent: Duration,
 }
 
-impl Kill<'_> {
-    fn series(&mut self, victim: Victim, kills: u64) -> Result<Vec<String>> {
-        let (mut under_way, mut again_bytes) = (0, 0);
-        self.silent = Duration::ZERO;
-        let watch = SuspendDetector::start();
-        for number in 0..kills {
-            interrupt::check()?;
-            let verb = if number % 2 == 0 { Verb::Get } else { Verb::Push };
-            // The machine may be busier than it was.
-            if number % 20 < 2 {
-                despite_standstills(&watch, || self.measure(verb))?;
-            }
-            let what = || format!("kill {number} of the {victim:?}, {verb}");
-            let sent = despite_standstills(&watch, || self.one(victim, verb, number % 10 < 2));
-            let sent = sent.with_context(what)?;
-            under_way += u64::from(sent > 0);
-            again_bytes += sent;
-            if number % 100 == 99 {
-                println!("  {victim:?}: {} kills, {under_way} under way", number + 1);
-            }
-        }
-        let noticed = if self.silent.is_zero() { "–".to_owned() } else { units::seconds(self.silent) };
-        let average = again_bytes / under_way.max(1);
-        Ok(row([
-            if victim == Victim::Receiver { "the receiver" } else { "the sender" },
-            &units::count(kills),
-            &units::count(under_way),
-            &units::bytes(average),
-            &units::bytes(self.bulk.bytes()),
-            &noticed,
-        ]))
+impl Mishap for Kill<'_> {
+    fn measure(&mut self, verb: Verb) -> Result<Duration> {
+        self.bulk.reset()?;
+        self.bulk.undisturbed(verb)
     }
 
-    fn measure(&mut self, verb: Verb) -> Result<()> {
-        self.bulk.reset()?;
-        let server = self.bulk.serve(verb, ANY_PORT)?;
-        let began = Instant::now();
-        expect_end(self.bulk.client(verb, server.ticket())?.wait(LIMIT)?, &[0])?;
-        self.length[verb as usize] = began.elapsed();
+    fn happen(&mut self, number: u64, verb: Verb, length: Duration) -> Result<()> {
+        let sent_bytes = self.one(verb, length, number % 10 < 2)?;
+        self.under_way += u64::from(sent_bytes > 0);
+        self.again_bytes += sent_bytes;
         Ok(())
+    }
+}
+
+impl Kill<'_> {
+    fn row(&self, kills: u64) -> Vec<String> {
+        let noticed = if self.silent.is_zero() { "–".to_owned() } else { units::seconds(self.silent) };
+        units::row([
+            if self.victim == Victim::Receiver { "the receiver" } else { "the sender" },
+            &units::count(kills),
+            &units::count(self.under_way),
+            &units::bytes(self.again_bytes / self.under_way.max(1)),
+            &units::bytes(self.bulk.bytes()),
+            &noticed,
+        ])
     }
 
     /// Gives the bytes that the run after it had to send; none if the kill came after the end.
-    fn one(&mut self, victim: Victim, verb: Verb, is_left_to_notice: bool) -> Result<u64> {
+    fn one(&mut self, verb: Verb, length: Duration, is_left_to_notice: bool) -> Result<u64> {
         self.bulk.reset()?;
         let server = self.bulk.serve(verb, ANY_PORT)?;
         let client = self.bulk.client(verb, server.ticket())?;
         // Its last fifth is for the most part the program's way out.
-        let most_micros = (self.length[verb as usize] * 4 / 5).as_micros() as u64 + 1;
+        let most_micros = (length * 4 / 5).as_micros() as u64 + 1;
         std::thread::sleep(Duration::from_micros(self.noise.between(0, most_micros)));
-        let is_server = (victim == Victim::Sender) == (verb == Verb::Get);
+        let is_server = (self.victim == Victim::Sender) == (verb == Verb::Get);
         if !is_server {
             client.kill()?;
             // A server that receives is still at work: files come and go while one looks.
@@ -136,10 +124,6 @@ impl Kill<'_> {
         }
         Ok(())
     }
-}
-
-fn row(cells: [&str; 6]) -> Vec<String> {
-    cells.map(str::to_owned).to_vec()
 }
 
 /// A tenth of a second and more. The moments are drawn from nearly all of it, so that size adds nothing but time.

@@ -2,19 +2,18 @@
 //! carried is kept but for a little, what was shown as done is kept, and where the rate changes they end all the same.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context as _, Result, anyhow, ensure};
 use testlink::Rng;
 use xtask::dataset::noisy_file;
 use xtask::driver::{Shiplane, Verb};
-use xtask::process::{Ended, Running, find_program};
+use xtask::process::find_program;
 use xtask::scratch::Scratch;
 use xtask::{interrupt, tree, units};
 
-use crate::wan::{self, Conditions, Link, RECEIVER, SENDER};
+use crate::measure::{Conditions, Ends, Finished, Link, RECEIVER, SENDER, most_said, wan};
 
 /// What this needs and this machine lacks.
 pub(super) fn missing() -> Option<&'static str> {
@@ -39,8 +38,8 @@ pub(super) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>
         started.into_iter().map(join).collect()
     });
     interrupt::check()?;
-    let headings = ["over a slow link", "kbit/s", "kills", "of", "sent again for each", "at most"];
-    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![units::row(["over a slow link", "kbit/s", "kills", "of", "sent again for each", "at most"])];
     for outcome in outcomes {
         rows.push(outcome?);
     }
@@ -61,14 +60,6 @@ struct Case {
     /// How long a run lasts until it is killed, and how often that happens at most.
     kill_after_ms: u64,
     kills: u32,
-}
-
-/// One run.
-struct Run {
-    ended: Ended,
-    /// All packets that the link has carried towards the receiver.
-    carried_bytes: u64,
-    is_killed: bool,
 }
 
 impl Case {
@@ -114,138 +105,83 @@ impl Case {
         (2 * self.limit.map_or(link, |limit| limit.min(link))).max(256 << 10)
     }
 
+    /// Runs the client, and kills it, until it is done; the server stays.
     fn run(&self, shiplane: &Shiplane, place: &Path) -> Result<Vec<String>> {
-        let fixture = Fixture::new(self, shiplane, place)?;
-        let mut cost_bytes = 0;
-        let mut kills = 0;
-        let mut shown_bytes = 0;
-        let runs = fixture.run_all()?;
-        for run in &runs {
+        let [from, to, server_home, client_home] =
+            ["from", "to", "server", "client"].map(|name| place.join(name));
+        for directory in [&from, &to, &server_home, &client_home] {
+            fs::create_dir_all(directory).context("cannot make a directory")?;
+        }
+        let mut noise = Rng::new(1);
+        for number in 0..self.files {
+            noisy_file(&from.join(number.to_string()), self.file_len_bytes, &mut noise)?;
+        }
+        let link = Link::new(Conditions::behind_bucket(self.link_kbit), 1)?;
+        let ends = Ends { link: Some(&link), verb: self.verb };
+        let (root, local, address) = match self.verb {
+            Verb::Get => (&from, to.clone(), SENDER),
+            Verb::Push => (&to, from.join("."), RECEIVER),
+            Verb::Sync => (&to, from.clone(), RECEIVER),
+        };
+        let serve = || shiplane.serve_at(&format!("{address}:0"), root, &server_home, self.verb.access());
+        let server = ends.at_server(serve)?;
+        let (mut kills, mut shown_bytes) = (0, 0);
+        loop {
+            let mut command = shiplane.client(self.verb, &local, server.ticket(), &client_home);
+            command.arg("--json");
+            if let Some(limit) = self.limit {
+                command.arg("--rate").arg(limit.to_string());
+            }
+            let is_last = kills >= self.kills;
+            let limit = if is_last { LIMIT } else { Duration::from_millis(self.kill_after_ms) };
+            let mut change = self.change.filter(|_| kills == 0);
+            let look = |elapsed: Duration| {
+                let change = change.take_if(|(after_ms, _)| u128::from(*after_ms) <= elapsed.as_millis());
+                change.map_or(Ok(()), |(_, kbit)| link.sender().set_token_bucket(kbit))
+            };
+            let Finished { ended, is_stopped, .. } =
+                ends.run_watched("the client", &mut command, limit, look)?;
+            ensure!(!(is_stopped && is_last), "it has not ended within {} s", LIMIT.as_secs());
             if self.files == 1 {
-                let resumed_bytes = most(&run.ended.lines, "bytes_resumed");
+                let resumed_bytes = most_said(&ended.lines, "bytes_resumed");
                 // The end of a run that was killed may have been kept and not shown.
                 ensure!(
-                    run.ended.lines.is_empty() || shown_bytes <= resumed_bytes,
+                    ended.lines.is_empty() || shown_bytes <= resumed_bytes,
                     "{shown_bytes} B were shown as done, and {resumed_bytes} are kept"
                 );
-                shown_bytes = most(&run.ended.lines, "bytes_done");
+                shown_bytes = most_said(&ended.lines, "bytes_done");
             }
-            kills += u64::from(run.is_killed);
-            cost_bytes += run.carried_bytes;
+            if !is_stopped {
+                ended.expect_success("it")?;
+                break;
+            }
+            kills += 1;
+            // What was on its way is carried all the same.
+            std::thread::sleep(AFTERMATH);
         }
+        tree::expect_equal(&from, &to)?;
+        self.judge(kills.into(), link.counts().carried_bytes)
+    }
+
+    fn judge(&self, kills: u64, carried_bytes: u64) -> Result<Vec<String>> {
         // Packets' headers take a 20th.
         let needed_bytes = self.files * self.file_len_bytes;
-        let cost_bytes = cost_bytes.saturating_sub(needed_bytes + needed_bytes / 20) / kills.max(1);
+        let cost_bytes = carried_bytes.saturating_sub(needed_bytes + needed_bytes / 20) / kills.max(1);
+        let most_bytes = self.most_bytes();
         ensure!(
-            kills == 0 || cost_bytes <= self.most_bytes(),
-            "a kill costs {cost_bytes} B, more than {}",
-            self.most_bytes()
+            kills == 0 || cost_bytes <= most_bytes,
+            "a kill costs {cost_bytes} B, more than {most_bytes}"
         );
+        let of_kills = |bytes| if kills > 0 { units::bytes(bytes) } else { "–".to_owned() };
         Ok(vec![
             self.name(),
             units::count(self.link_kbit.into()),
             units::count(kills),
             units::bytes(needed_bytes),
-            if kills > 0 { units::bytes(cost_bytes) } else { "–".to_owned() },
-            if kills > 0 { units::bytes(self.most_bytes()) } else { "–".to_owned() },
+            of_kills(cost_bytes),
+            of_kills(most_bytes),
         ])
     }
-}
-
-/// The programs, the link between them, and what is sent.
-struct Fixture<'a> {
-    case: &'a Case,
-    shiplane: &'a Shiplane,
-    link: Link,
-    from: PathBuf,
-    to: PathBuf,
-    homes: [PathBuf; 2],
-}
-
-impl<'a> Fixture<'a> {
-    fn new(case: &'a Case, shiplane: &'a Shiplane, place: &Path) -> Result<Self> {
-        let [from, to, server, client] = ["from", "to", "server", "client"].map(|name| place.join(name));
-        for directory in [&from, &to, &server, &client] {
-            fs::create_dir_all(directory).context("cannot make a directory")?;
-        }
-        let mut noise = Rng::new(1);
-        for number in 0..case.files {
-            noisy_file(&from.join(number.to_string()), case.file_len_bytes, &mut noise)?;
-        }
-        let link = Link::new(Conditions::behind_bucket(case.link_kbit), 1)?;
-        Ok(Self { case, shiplane, link, from, to, homes: [server, client] })
-    }
-
-    /// Runs the client until it is done; the server stays.
-    fn run_all(&self) -> Result<Vec<Run>> {
-        let verb = self.case.verb;
-        let (root, end, address) = match verb {
-            Verb::Get => (&self.from, self.link.sender(), SENDER),
-            Verb::Push | Verb::Sync => (&self.to, self.link.receiver(), RECEIVER),
-        };
-        let listen = format!("{address}:0");
-        let serve = || self.shiplane.serve_at(&listen, root, &self.homes[0], verb.access());
-        let server = end.within(serve)?;
-        let mut runs = Vec::new();
-        let last = loop {
-            let is_last = runs.len() >= self.case.kills as usize;
-            let run = self.run(server.ticket(), is_last, runs.is_empty())?;
-            if !run.is_killed {
-                break run;
-            }
-            runs.push(run);
-        };
-        if last.ended.code != Some(0) {
-            bail!("it ended with {:?}: {}", last.ended.code, last.ended.said);
-        }
-        tree::expect_equal(&self.from, &self.to)?;
-        runs.push(last);
-        Ok(runs)
-    }
-
-    fn run(&self, ticket: &str, is_last: bool, is_first: bool) -> Result<Run> {
-        let (before, began) = (self.link.counts().carried_bytes, Instant::now());
-        let local = match self.case.verb {
-            Verb::Get => self.to.clone(),
-            Verb::Push => self.from.join("."),
-            Verb::Sync => self.from.clone(),
-        };
-        let mut command = self.shiplane.client(self.case.verb, &local, ticket, &self.homes[1]);
-        if let Some(limit) = self.case.limit {
-            command.arg("--rate").arg(limit.to_string());
-        }
-        let is_get = self.case.verb == Verb::Get;
-        let end = if is_get { self.link.receiver() } else { self.link.sender() };
-        let client = end.within(|| Running::heard("the client", command.arg("--json")))?;
-        let mut change = self.case.change.filter(|_| is_first);
-        let mut is_killed = false;
-        while !client.ends_within(POLL)? {
-            let elapsed_ms = began.elapsed().as_millis() as u64;
-            if let Some((_, kbit)) = change.take_if(|(after_ms, _)| *after_ms <= elapsed_ms) {
-                self.link.sender().set_token_bucket(kbit)?;
-            }
-            if !is_last && elapsed_ms >= self.case.kill_after_ms {
-                is_killed = true;
-                break;
-            }
-            ensure!(began.elapsed() < LIMIT, "it has not ended within {} s", LIMIT.as_secs());
-        }
-        let ended = if is_killed { client.kill()? } else { client.wait(LIMIT)? };
-        // What was on its way is carried all the same.
-        std::thread::sleep(if is_killed { AFTERMATH } else { Duration::ZERO });
-        Ok(Run { ended, carried_bytes: self.link.counts().carried_bytes - before, is_killed })
-    }
-}
-
-/// The most that any event says in this field.
-fn most(lines: &[String], field: &str) -> u64 {
-    let mut most_bytes = 0;
-    for line in lines {
-        // The last one of a program that was killed may be cut off.
-        let Ok(event) = serde_json::from_str::<Value>(line) else { continue };
-        most_bytes = most_bytes.max(event[field].as_u64().unwrap_or_default());
-    }
-    most_bytes
 }
 
 const SHORT: &[Case] = &[
@@ -283,21 +219,12 @@ const SMALL_BYTES: u64 = 8000;
 /// Against a hang: several times what the slowest case takes.
 const LIMIT: Duration = Duration::from_secs(400);
 
-const POLL: Duration = Duration::from_millis(5);
-
 /// What the queue of the link holds takes a second.
 const AFTERMATH: Duration = Duration::from_millis(1500);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_most_that_is_said_counts_though_the_last_line_is_cut_off() {
-        let lines = [r#"{"bytes_done":5}"#, r#"{"bytes_done":70,"x":1}"#, r#"{"bytes_done":90"#];
-        assert_eq!(most(&lines.map(str::to_owned), "bytes_done"), 70);
-        assert_eq!(most(&[], "bytes_done"), 0);
-    }
 
     #[test]
     fn what_a_kill_may_cost_follows_the_slower_of_link_and_limit() {

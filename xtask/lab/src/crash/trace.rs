@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -18,7 +18,8 @@ use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use xtask::process::{self, Exit, Process, Running};
+use parking_lot::Mutex;
+use xtask::process::{Ending, Exit, Running};
 
 use super::calls::{self, Call, Kind};
 
@@ -42,92 +43,39 @@ pub(super) struct Trace {
     pub(super) hit: Option<Call>,
 }
 
-/// A traced process under way.
-pub(super) struct Traced {
-    pid: u32,
-    tracing: Arc<Tracing>,
-}
+/// Where the trace of a process is found once that has ended.
+pub(super) type Traced = Arc<Mutex<Trace>>;
 
-/// What the tracer has seen, once it has ended.
-#[derive(Default)]
-pub(super) struct Tracing {
-    outcome: Mutex<Option<Outcome>>,
-    ended: Condvar,
-}
-
-type Outcome = Result<(Exit, Trace), String>;
-
-impl Traced {
-    /// Starts `command`. Of its calls, those on files beneath `watched` count.
-    pub(super) fn start(command: &Command, watched: &Path, fault: Fault) -> Result<(Running, Arc<Tracing>)> {
-        let mut held = held_back(command);
-        let (tell, told) = mpsc::channel();
-        let (tracing, watched) = (Arc::<Tracing>::default(), watched.to_path_buf());
-        let traces = Arc::clone(&tracing);
-        // Only the thread that traces may command the tracee, and only it may wait for its own children.
-        std::thread::spawn(move || {
-            let started = held.spawn().context("cannot start what is to be traced");
-            let traced = started.and_then(|mut child| {
-                let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
-                let pipes = child.stdout.take().zip(child.stderr.take()).context("no pipes")?;
-                tell.send((child.id(), pipes)).ok().context("nobody waits for it")?;
-                let traced = Tracer::new(leader, watched, fault).run(&mut child);
-                if traced.is_err() {
-                    let _gone = kill(leader, Signal::SIGKILL);
-                }
-                traced
-            });
-            *traces.lock() = Some(traced.map_err(|failure| format!("{failure:#}")));
-            traces.ended.notify_all();
+/// Starts `command`. Of its calls, those on files beneath `watched` count.
+pub(super) fn start(command: &Command, watched: &Path, fault: Fault) -> Result<(Running, Traced)> {
+    let mut held = held_back(command);
+    let (tell, told) = mpsc::channel();
+    let (trace, ending, watched) = (Traced::default(), Arc::<Ending>::default(), watched.to_path_buf());
+    let (traced, ended) = (Arc::clone(&trace), Arc::clone(&ending));
+    // Only the thread that traces may command the tracee, and only it may wait for its own children.
+    std::thread::spawn(move || {
+        let started = held.spawn().context("cannot start what is to be traced");
+        let outcome = started.and_then(|mut child| {
+            let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
+            let pipes = child.stdout.take().zip(child.stderr.take()).context("no pipes")?;
+            tell.send((child.id(), pipes)).ok().context("nobody waits for it")?;
+            let outcome = Tracer::new(leader, watched, fault).run(&mut child);
+            if outcome.is_err() {
+                let _gone = kill(leader, Signal::SIGKILL);
+            }
+            outcome
         });
-        let Ok((pid, (stdout, stderr))) = told.recv() else {
-            let failure = tracing.wait(Duration::from_secs(1)).and_then(Result::err);
-            return Err(anyhow!(failure.unwrap_or_else(|| "it ended at once".to_owned())));
-        };
-        let traced = Self { pid, tracing: Arc::clone(&tracing) };
-        Ok((Running::of("a traced program", traced, stdout, stderr), tracing))
-    }
-}
-
-impl Tracing {
-    fn lock(&self) -> MutexGuard<'_, Option<Outcome>> {
-        // Each change is one step.
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self, limit: Duration) -> Option<Outcome> {
-        let waited = self.ended.wait_timeout_while(self.lock(), limit, |outcome| outcome.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-
-    /// What was seen of a process that has ended.
-    pub(super) fn trace(&self) -> Trace {
-        self.wait(Duration::ZERO).and_then(Result::ok).unwrap_or_default().1
-    }
-}
-
-impl Process for Traced {
-    fn pid(&self) -> u32 {
-        self.pid
-    }
-
-    fn signal(&self, signal: process::Signal) -> Result<()> {
-        let signal = match signal {
-            process::Signal::Interrupt => Signal::SIGINT,
-            process::Signal::Terminate => Signal::SIGTERM,
-            process::Signal::Kill => Signal::SIGKILL,
-        };
-        if self.tracing.lock().is_none() {
-            // It fails only if it has just ended.
-            let _gone = kill(Pid::from_raw(self.pid.try_into().context("no pid")?), signal);
-        }
-        Ok(())
-    }
-
-    fn exit_within(&self, limit: Duration) -> Result<Option<Exit>> {
-        let outcome = self.tracing.wait(limit).transpose().map_err(|failure| anyhow!(failure))?;
-        Ok(outcome.map(|(exit, _)| exit))
-    }
+        ended.tell(|| {
+            let (exit, seen) = outcome.map_err(|failure| format!("{failure:#}"))?;
+            *traced.lock() = seen;
+            Ok(exit)
+        });
+    });
+    let Ok((pid, (stdout, stderr))) = told.recv() else {
+        let failure = ending.within(Duration::from_secs(1)).err();
+        return Err(failure.unwrap_or_else(|| anyhow!("it ended at once")));
+    };
+    Ok((Running::of("a traced program", pid, ending, stdout, stderr), trace))
 }
 
 /// The command, but as a shell that becomes it once it is told to: the tracer is there by then.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BytesMut;
+use delegate::delegate;
 use quinn_proto::crypto::{
     ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, Session,
 };
@@ -13,7 +14,7 @@ use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 
 use crate::peers::Failure;
-use crate::peers::peer::{Dialler, Refusals, Server, patient};
+use crate::peers::peer::{Dialler, Server, patient};
 use crate::peers::report::{enough, tell};
 
 /// What is not sent.
@@ -31,24 +32,14 @@ pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()
     let mut quic = patient();
     quic.send_window(64 << 20);
     let mut dialler = Dialler::with(server, quic, wrap)?;
-    let mut refused = Refusals::default();
-    let mut sending = Vec::new();
-    for _ in 0..count {
-        match begin(dialler.dial()?).await {
-            Ok(connection) => sending.push(connection),
-            Err(failure) => refused.count(&failure),
-        }
-    }
+    let (sending, refused) = dialler.dial_all(count, |_, connecting| begin(connecting)).await;
     // Until there is no more credit, or the server has had enough.
     tokio::time::sleep(SETTLE).await;
     let sent: u64 = sending.iter().map(|(connection, _)| connection.stats().udp_tx.bytes).sum();
-    tell(
-        "ready",
-        &[("connections", sending.len() as u64), ("refused", refused.total()), ("sent_bytes", sent)],
-    )?;
+    tell(&[("connections", sending.len() as u64), ("refused", refused), ("sent bytes", sent)])?;
     enough().await;
     let ended = sending.iter().filter(|(connection, _)| connection.close_reason().is_some()).count();
-    tell("done", &[("ended_by_server", ended as u64)])?;
+    tell(&[("ended by server", ended as u64)])?;
     dialler.finish().await;
     Ok(())
 }
@@ -103,36 +94,24 @@ struct LeakySession {
 }
 
 impl Session for LeakySession {
-    fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
-        self.inner.initial_keys(dst_cid, side)
-    }
-
-    fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        self.inner.handshake_data()
-    }
-
-    fn peer_identity(&self) -> Option<Box<dyn Any>> {
-        self.inner.peer_identity()
-    }
-
-    fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
-        self.inner.early_crypto()
-    }
-
-    fn early_data_accepted(&self) -> Option<bool> {
-        self.inner.early_data_accepted()
-    }
-
-    fn is_handshaking(&self) -> bool {
-        self.inner.is_handshaking()
-    }
-
-    fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
-        self.inner.read_handshake(buf)
-    }
-
-    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        self.inner.transport_parameters()
+    delegate! {
+        to self.inner {
+            fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys;
+            fn handshake_data(&self) -> Option<Box<dyn Any>>;
+            fn peer_identity(&self) -> Option<Box<dyn Any>>;
+            fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)>;
+            fn early_data_accepted(&self) -> Option<bool>;
+            fn is_handshaking(&self) -> bool;
+            fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError>;
+            fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError>;
+            fn is_valid_retry(&self, orig_dst_cid: &ConnectionId, header: &[u8], payload: &[u8]) -> bool;
+            fn export_keying_material(
+                &self,
+                output: &mut [u8],
+                label: &[u8],
+                context: &[u8],
+            ) -> Result<(), ExportKeyingMaterialError>;
+        }
     }
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
@@ -147,19 +126,6 @@ impl Session for LeakySession {
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
         let keys = self.inner.next_1rtt_keys()?;
         Some(KeyPair { local: Box::new(LeakyKey::new(keys.local, self.left)), remote: keys.remote })
-    }
-
-    fn is_valid_retry(&self, orig_dst_cid: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
-        self.inner.is_valid_retry(orig_dst_cid, header, payload)
-    }
-
-    fn export_keying_material(
-        &self,
-        output: &mut [u8],
-        label: &[u8],
-        context: &[u8],
-    ) -> Result<(), ExportKeyingMaterialError> {
-        self.inner.export_keying_material(output, label, context)
     }
 }
 
@@ -198,20 +164,13 @@ impl PacketKey for LeakyKey {
         self.inner.encrypt(packet, buf, header_len);
     }
 
-    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        self.inner.decrypt(packet, header, payload)
-    }
-
-    fn tag_len(&self) -> usize {
-        self.inner.tag_len()
-    }
-
-    fn confidentiality_limit(&self) -> u64 {
-        self.inner.confidentiality_limit()
-    }
-
-    fn integrity_limit(&self) -> u64 {
-        self.inner.integrity_limit()
+    delegate! {
+        to self.inner {
+            fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError>;
+            fn tag_len(&self) -> usize;
+            fn confidentiality_limit(&self) -> u64;
+            fn integrity_limit(&self) -> u64;
+        }
     }
 }
 

@@ -27,9 +27,9 @@ pub(crate) async fn spoofed(server: SocketAddr, count: u64) -> Result<(), Failur
     for number in 0..count {
         flood(number).await?;
     }
-    tell("ready", &[("packets", count)])?;
+    tell(&[("packets", count)])?;
     let more = until_enough(async |more| flood(count + more).await).await?;
-    tell("done", &[("packets", count + more)])
+    tell(&[("packets", count + more)])
 }
 
 /// Handshakes whose address is proven, if that is asked for, and that go no further. `count` before it is ready.
@@ -50,14 +50,14 @@ pub(crate) async fn half_open(server: SocketAddr, count: u64) -> Result<(), Fail
             }
         }
     }
-    tell("ready", &[("begun", begun), ("answered", answered), ("retried", retried)])?;
+    tell(&[("begun", begun), ("answered", answered), ("retried", retried)])?;
     // Those that were given up are begun again.
     let more = until_enough(async |_| {
         half(server).await?;
         tokio::task::yield_now().await;
         Ok(())
     });
-    tell("done", &[("begun", begun + more.await?)])
+    tell(&[("begun", begun + more.await?)])
 }
 
 /// How far a handshake got.

@@ -23,4 +23,3 @@ pub use self::lie::{ENTRIES, Lie};
 pub use self::pusher::LyingPusher;
 pub(crate) use self::pusher::push;
 pub use self::server::LyingServer;
-pub(crate) use self::server::serve;

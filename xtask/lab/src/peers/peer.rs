@@ -1,23 +1,22 @@
 //! A peer on raw quinn that completes the handshake and then misbehaves as told.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
 use quinn_proto::crypto;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
 use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId};
 
 use crate::peers::Failure;
-use crate::peers::keys::Keys;
 
 /// Who is under load, and the keys that have a right there.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) id: PeerId,
-    pub(crate) keys: Keys,
+    pub(crate) keys: Vec<Identity>,
 }
 
 /// One socket and the TLS settings of every key.
@@ -46,7 +45,7 @@ impl Dialler {
             config.transport_config(Arc::clone(&quic));
             Ok(config)
         };
-        let configs = server.keys.all().iter().map(config).collect::<Result<_, Failure>>()?;
+        let configs = server.keys.iter().map(config).collect::<Result<_, Failure>>()?;
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
         Ok(Self { endpoint, configs, server: server.addr, next: 0 })
     }
@@ -56,6 +55,35 @@ impl Dialler {
         self.endpoint.close(0u32.into(), b"");
         // No longer than that: what cannot be told is found by the idle timeout.
         let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.endpoint.wait_idle()).await;
+    }
+
+    /// Dials `count` times, some at a time, and begins something on each connection, which is given its number. Gives what
+    /// was begun, and how often that failed.
+    pub(crate) async fn dial_all<T, B>(
+        &mut self,
+        count: usize,
+        begin: impl Fn(usize, quinn::Connecting) -> B,
+    ) -> (Vec<T>, u64)
+    where
+        B: Future<Output = Result<T, Failure>>,
+    {
+        let begin = &begin;
+        let dials = futures::stream::iter(0..count).map(|number| {
+            let connecting = self.dial();
+            async move { begin(number, connecting?).await }
+        });
+        let mut dials = std::pin::pin!(dials.buffer_unordered(DIALS_AT_A_TIME));
+        let (mut begun, mut refused) = (Vec::new(), 0);
+        while let Some(outcome) = dials.next().await {
+            match outcome {
+                Ok(one) => begun.push(one),
+                Err(failure) => {
+                    tracing::debug!(%failure, "refused");
+                    refused += 1;
+                }
+            }
+        }
+        (begun, refused)
     }
 
     /// A connection with the next key in turn.
@@ -249,28 +277,8 @@ pub(crate) async fn open_push(
 /// No patterns, no list, no ignore files, any file system (SPEC 5.23).
 const NO_FILTERS: &[u8] = &[0; 11];
 
-/// How often each error was met.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals(HashMap<String, u64>);
-
-impl Refusals {
-    pub(crate) fn count(&mut self, failure: &Failure) {
-        *self.0.entry(failure.to_string()).or_default() += 1;
-    }
-
-    pub(crate) fn total(&self) -> u64 {
-        self.0.values().sum()
-    }
-}
-
-impl Drop for Refusals {
-    /// For whoever reads the log: why some have failed.
-    fn drop(&mut self) {
-        for (error, count) in &self.0 {
-            eprintln!("{count} times: {error}");
-        }
-    }
-}
+/// Below the mark from which addresses have to be proven.
+const DIALS_AT_A_TIME: usize = 32;
 
 /// SHA-256 and BLAKE3 (SPEC 4.21).
 pub(crate) const DIGESTS: u8 = 3;

@@ -1,4 +1,4 @@
-//! The report to the driver: two lines of JSON.
+//! What the peers say to their driver: lines of figures. They go on until their standard input ends.
 
 use std::io::Write as _;
 
@@ -6,22 +6,11 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::peers::Failure;
 
-/// Prints one line: what has happened, and figures.
-pub(crate) fn tell(event: &str, figures: &[(&str, u64)]) -> Result<(), Failure> {
-    let mut line = format!("{{\"event\":\"{event}\"");
-    for (name, value) in figures {
-        line.push_str(&format!(",\"{name}\":{value}"));
-    }
+/// Prints one line of figures. The first one says that all peers are at work.
+pub(crate) fn tell(figures: &[(&str, u64)]) -> Result<(), Failure> {
+    let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}}}")?;
-    Ok(stdout.flush()?)
-}
-
-/// Prints the line of a server that is ready: where to get what it lies about.
-pub(crate) fn tell_ticket(ticket: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    // A ticket has no character that JSON escapes.
-    writeln!(stdout, "{{\"event\":\"ready\",\"ticket\":\"{ticket}\"}}")?;
+    writeln!(stdout, "{}", figures.join(", "))?;
     Ok(stdout.flush()?)
 }
 

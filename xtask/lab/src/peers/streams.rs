@@ -3,44 +3,32 @@
 use std::time::Instant;
 
 use bytes::BytesMut;
-use futures::StreamExt as _;
-use futures::stream::FuturesUnordered;
 use shiplane_wire::{ReceiverRecord, Span};
 use tokio::task::JoinSet;
 
 use crate::peers::Failure;
-use crate::peers::peer::{Dialler, Refusals, Server, call, open_fetch, patient};
+use crate::peers::peer::{Dialler, Server, call, open_fetch, patient};
 use crate::peers::report::{enough, tell};
 
 /// `count` connections that do nothing, one key after another.
 pub(crate) async fn idle(server: &Server, count: usize) -> Result<(), Failure> {
     let mut dialler = Dialler::new(server, patient())?;
-    let mut refused = Refusals::default();
-    let mut connections = Vec::new();
-    while connections.len() + (refused.total() as usize) < count {
-        let mut dials = FuturesUnordered::new();
-        for _ in 0..AT_A_TIME.min(count - connections.len() - refused.total() as usize) {
-            let connecting = dialler.dial()?;
-            dials.push(async move {
-                let connection = connecting.await?;
-                // The proof that it is admitted.
-                let first = connection.open_bi().await?;
-                Ok::<_, Failure>((connection, first))
-            });
-        }
-        while let Some(dialled) = dials.next().await {
-            match dialled {
-                Ok(admitted) => connections.push(admitted),
-                Err(failure) => refused.count(&failure),
-            }
-        }
-    }
-    tell("ready", &[("connections", connections.len() as u64), ("refused", refused.total())])?;
+    let (connections, refused) = dialler.dial_all(count, |_, connecting| admitted(connecting)).await;
+    tell(&[("connections", connections.len() as u64), ("refused", refused)])?;
     enough().await;
     let alive = connections.iter().filter(|(connection, _)| connection.close_reason().is_none()).count();
-    tell("done", &[("connections", alive as u64)])?;
+    tell(&[("connections", alive as u64)])?;
     dialler.finish().await;
     Ok(())
+}
+
+/// A connection with the proof that it is admitted: a stream.
+async fn admitted(
+    connecting: quinn::Connecting,
+) -> Result<(quinn::Connection, (quinn::SendStream, quinn::RecvStream)), Failure> {
+    let connection = connecting.await?;
+    let first = connection.open_bi().await?;
+    Ok((connection, first))
 }
 
 /// `count` calls one after another on one connection, then 50 for each of 64 at a time.
@@ -62,9 +50,9 @@ pub(crate) async fn calls(server: &Server, count: usize) -> Result<(), Failure> 
     futures::future::try_join_all(callers).await?;
     let concurrent_ms = started.elapsed().as_millis() as u64;
     let figures = [("sequential_ms", sequential_ms), ("concurrent_ms", concurrent_ms)];
-    tell("ready", &figures)?;
+    tell(&figures)?;
     enough().await;
-    tell("done", &[("answered", (count + AT_ONCE * ROUNDS) as u64)])?;
+    tell(&[("answered", (count + AT_ONCE * ROUNDS) as u64)])?;
     dialler.finish().await;
     Ok(())
 }
@@ -87,10 +75,10 @@ pub(crate) async fn chunks(server: &Server, count: usize) -> Result<(), Failure>
         take(&connection, &mut send, &mut next, AT_ONCE as u64).await?;
     }
     let concurrent_ms = started.elapsed().as_millis() as u64;
-    tell("ready", &[("sequential_ms", sequential_ms), ("concurrent_ms", concurrent_ms)])?;
+    tell(&[("sequential_ms", sequential_ms), ("concurrent_ms", concurrent_ms)])?;
     enough().await;
     heard.abort();
-    tell("done", &[("received", next)])?;
+    tell(&[("received", next)])?;
     dialler.finish().await;
     Ok(())
 }
@@ -143,9 +131,6 @@ async fn ask(connection: &quinn::Connection) -> Result<(), Failure> {
         Ok(_) => Err("a push that was never begun was settled".into()),
     }
 }
-
-/// Dials under way: below the mark from which addresses have to be proven.
-const AT_A_TIME: usize = 32;
 
 /// Calls or chunks, and how often.
 const AT_ONCE: usize = 64;

@@ -45,8 +45,7 @@ impl Series {
 
     /// A table of medians.
     pub(super) fn rows(&self) -> Vec<Vec<String>> {
-        let mut rows =
-            vec![["", "first quarter", "last quarter", "most", "verdict"].map(str::to_owned).to_vec()];
+        let mut rows = vec![units::row(["", "first quarter", "last quarter", "most", "verdict"])];
         let Some((first, last)) = self.quarters() else { return rows };
         for figure in &FIGURES {
             let most = self.looks.iter().map(figure.of).max().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use testlink::Rng;
 use xtask::dataset::{self, Size};
 use xtask::driver::{Server, Shiplane, Verb};
@@ -56,17 +56,9 @@ pub(super) enum Ended {
     /// In success, which was true.
     Done(Kind),
     /// Before that, by our hand.
-    Died {
-        kind: Kind,
-        signal: Signal,
-    },
+    Died(Kind, Signal),
+    /// Or by that of the server, or of whoever stopped all of us.
     WithServer,
-}
-
-/// A look at a job.
-pub(super) enum Polled {
-    Going(Box<Job>),
-    Ended(Ended),
 }
 
 impl<'a> Workshop<'a> {
@@ -185,29 +177,21 @@ impl Job {
         self.may_fail = true;
     }
 
-    /// Looks whether it has ended; kills it if its time has come.
-    pub(super) fn poll(mut self, workshop: &Workshop<'_>) -> Result<Polled> {
+    /// Whether it has ended; kills it if its time has come.
+    pub(super) fn has_ended(&mut self) -> Result<bool> {
         if self.running.has_ended()? {
-            return self.end(workshop).map(Polled::Ended);
+            return Ok(true);
         }
-        if let Some((at, signal)) = self.fate
-            && at <= Instant::now()
-        {
+        if let Some((_, signal)) = self.fate.take_if(|(at, _)| *at <= Instant::now()) {
             self.running.signal(signal)?;
-            (self.died, self.fate) = (Some(signal), None);
+            self.died = Some(signal);
         }
-        if self.started.elapsed() > JOB_LIMIT {
-            bail!("{:?} does not end", self.kind);
-        }
-        Ok(Polled::Going(Box::new(self)))
+        ensure!(self.started.elapsed() < JOB_LIMIT, "{:?} does not end", self.kind);
+        Ok(false)
     }
 
     /// Waits for its end, and kills it no more.
-    pub(super) fn finish(self, workshop: &Workshop<'_>) -> Result<Ended> {
-        self.end(workshop)
-    }
-
-    fn end(self, workshop: &Workshop<'_>) -> Result<Ended> {
+    pub(super) fn end(self, workshop: &Workshop<'_>) -> Result<Ended> {
         let Self { running, kind, slot, died, may_fail, .. } = self;
         let ended = running.wait(JOB_LIMIT)?;
         if ended.code == Some(0) {
@@ -215,7 +199,7 @@ impl Job {
             return Ok(Ended::Done(kind));
         }
         match died {
-            Some(signal) => Ok(Ended::Died { kind, signal }),
+            Some(signal) => Ok(Ended::Died(kind, signal)),
             None if may_fail => Ok(Ended::WithServer),
             None => bail!("{kind:?} ended with {:?}: {}", ended.code, ended.said),
         }

@@ -1,5 +1,7 @@
 //! The lies.
 
+use clap::ValueEnum as _;
+
 /// Each kind of lie that a provider tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Lie {
@@ -31,6 +33,10 @@ pub enum Lie {
     AliveForChunks,
     /// A byte of each chunk every few seconds
     Drip,
+    /// Half of each chunk, and then a byte a second
+    Trickle,
+    /// Half of each chunk, and nothing more
+    Stall,
     /// Chunks whose digest is not that of their content
     WrongDigest,
     /// Chunks with more bytes than were wanted
@@ -49,6 +55,14 @@ pub enum Lie {
     Unconfirmed,
     /// No answer to any call
     Mute,
+}
+
+impl Lie {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 /// Entries that a lie about entries has, unless told otherwise.

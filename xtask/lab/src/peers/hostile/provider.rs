@@ -96,7 +96,9 @@ impl Provider {
                 self.promise(FILE_LEN_BYTES).await?;
                 self.stay_alive().await
             }
-            Lie::Drip => self.drip().await,
+            Lie::Drip => self.parts(0, Some(DRIP_INTERVAL)).await,
+            Lie::Trickle => self.parts(50, Some(TRICKLE_INTERVAL)).await,
+            Lie::Stall => self.parts(50, None).await,
             Lie::WrongDigest => self.chunks(|tag, len| frame(&tag.encode(), len, len)).await,
             Lie::LongChunks => self.chunks(|tag, len| frame(&tag.encode(), len + 1, len + 1)).await,
             Lie::UnwantedChunk => {
@@ -200,13 +202,18 @@ impl Provider {
         }
     }
 
-    /// Sends of each wanted chunk a byte now and then.
-    async fn drip(&mut self) -> Result<(), Failure> {
-        self.promise(FILE_LEN_BYTES).await?;
+    /// Sends the first `percent` of each wanted chunk, and then single bytes, if at all.
+    async fn parts(&mut self, percent: u64, then_every: Option<Duration>) -> Result<(), Failure> {
+        self.promise(4 * FILE_LEN_BYTES).await?;
         let mut lanes = tokio::task::JoinSet::new();
         while let Some((tag, len_bytes)) = self.want().await? {
             self.goes_on();
-            lanes.spawn(drip_chunk(self.connection.clone(), tag, len_bytes));
+            lanes.spawn(part_chunk(
+                self.connection.clone(),
+                tag,
+                [len_bytes, len_bytes / 100 * percent],
+                then_every,
+            ));
         }
         Ok(())
     }
@@ -309,14 +316,25 @@ impl Provider {
 }
 
 /// Sends one chunk, never to its end.
-async fn drip_chunk(connection: quinn::Connection, tag: TaggedChunk, len_bytes: u64) -> Result<(), Failure> {
-    let (mut send, _recv) = connection.open_bi().await?;
+async fn part_chunk(
+    connection: quinn::Connection,
+    tag: TaggedChunk,
+    [len_bytes, first_bytes]: [u64; 2],
+    then_every: Option<Duration>,
+) -> Result<(), Failure> {
+    let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(&tag.encode()).await?;
     send.write_all(&len_bytes.to_le_bytes()).await?;
-    loop {
-        send.write_all(&[0]).await?;
-        tokio::time::sleep(DRIP_INTERVAL).await;
+    send.write_all(&vec![0; usize::try_from(first_bytes)?]).await?;
+    if let Some(interval) = then_every {
+        for _ in 0..len_bytes / 4 {
+            tokio::time::sleep(interval).await;
+            send.write_all(&[0]).await?;
+        }
     }
+    // A status, or the end of the connection.
+    recv.read_to_end(64).await?;
+    Ok(())
 }
 
 /// Sends one chunk again and again, whatever the answer is.
@@ -398,3 +416,4 @@ const SIGN_OF_LIFE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Well within the progress timeout.
 const DRIP_INTERVAL: Duration = Duration::from_secs(5);
+const TRICKLE_INTERVAL: Duration = Duration::from_secs(1);

@@ -10,8 +10,7 @@ use shiplane_transport::Identity;
 use super::Lie;
 use super::provider::Provider;
 use crate::peers::Failure;
-use crate::peers::keys::Keys;
-use crate::peers::peer::{Dialler, OpenedPush, Refusals, Server, call, open_push, patient, put_bytes};
+use crate::peers::peer::{Dialler, OpenedPush, Server, call, open_push, patient, put_bytes};
 use crate::peers::report::{enough, tell};
 
 /// One push of the owner of a ticket, on a thread of its own. It is broken off when dropped.
@@ -29,7 +28,7 @@ impl LyingPusher {
     pub fn start(ticket: &str, lie: Lie, entries: u32) -> Result<Self, Failure> {
         let ticket: Ticket = ticket.parse()?;
         let addr: SocketAddr = ticket.at().to_string().parse()?;
-        let keys = Keys::of(Identity::generate()?);
+        let keys = vec![Identity::generate()?];
         let server = Server { addr, id: ticket.server(), keys };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let push = runtime.block_on(async {
@@ -62,36 +61,32 @@ impl Drop for LyingPusher {
     }
 }
 
-/// `count` pushes, with the keys and the lies in turn. Says `ended` once the server has ended them all.
+/// `count` pushes, with the keys and the lies in turn. Says so once the server has ended them all.
 pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u32) -> Result<(), Failure> {
     let mut dialler = Dialler::new(server, patient())?;
-    let (mut refused, mut pushes) = (Refusals::default(), tokio::task::JoinSet::new());
-    for (number, lie) in (0..count).zip(lies.iter().cycle()) {
-        let begun = async { begin(&dialler.dial()?.await?, number).await };
-        match tokio::time::timeout(BEGIN_LIMIT, begun).await {
-            Ok(Ok(provider)) => drop(pushes.spawn(provider.tell(*lie, entries))),
-            Ok(Err(failure)) => refused.count(&failure),
-            // A server that is silent or gone answers the others no better.
-            Err(silent) => {
-                refused.count(&silent.into());
-                break;
-            }
-        }
+    let begun = |number, connecting: quinn::Connecting| async move {
+        let begun = async { begin(&connecting.await?, number).await };
+        Ok((lies[number % lies.len()], tokio::time::timeout(BEGIN_LIMIT, begun).await??))
+    };
+    let (providers, refused) = dialler.dial_all(count, begun).await;
+    let mut pushes = tokio::task::JoinSet::new();
+    for (lie, provider) in providers {
+        pushes.spawn(provider.tell(lie, entries));
     }
-    tell("ready", &[("pushes", pushes.len() as u64), ("refused", refused.total())])?;
+    tell(&[("pushes", pushes.len() as u64), ("refused", refused)])?;
     let began = Instant::now();
     let mut enough = std::pin::pin!(enough());
     loop {
         tokio::select! {
             () = &mut enough => break,
             ended = pushes.join_next() => if ended.is_none() {
-                tell("ended", &[("ended_after_ms", began.elapsed().as_millis() as u64)])?;
+                tell(&[("ended after ms", began.elapsed().as_millis() as u64)])?;
                 enough.await;
                 break;
             }
         }
     }
-    tell("done", &[("under_way", pushes.len() as u64)])?;
+    tell(&[("under way", pushes.len() as u64)])?;
     dialler.finish().await;
     Ok(())
 }

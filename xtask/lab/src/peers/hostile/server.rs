@@ -13,7 +13,6 @@ use super::Lie;
 use super::provider::Provider;
 use crate::peers::Failure;
 use crate::peers::peer::{Request, patient, put_bytes};
-use crate::peers::report::{enough, tell_ticket};
 
 /// A lying server on a thread of its own. It ends when dropped.
 #[derive(Debug)]
@@ -36,7 +35,7 @@ impl LyingServer {
         let (goes_on, heard) = mpsc::channel();
         let thread = std::thread::Builder::new().name("lying server".to_owned()).spawn(move || {
             runtime.block_on(async move {
-                let listening = Listening::start(lie, entries, Some(goes_on));
+                let listening = Listening::start(lie, entries, goes_on);
                 let _gone =
                     told.send(listening.as_ref().map(|it| it.ticket.clone()).map_err(|e| e.to_string()));
                 if let Ok(listening) = listening {
@@ -75,17 +74,6 @@ impl Drop for LyingServer {
     }
 }
 
-/// Prints a ticket and lies until standard input ends.
-pub(crate) async fn serve(lie: Lie, entries: u32) -> Result<(), Failure> {
-    let listening = Listening::start(lie, entries, None)?;
-    tell_ticket(&listening.ticket)?;
-    tokio::select! {
-        () = listening.serve() => {}
-        () = enough() => {}
-    }
-    Ok(())
-}
-
 struct Listening {
     endpoint: quinn::Endpoint,
     ticket: String,
@@ -97,11 +85,11 @@ struct Listening {
 struct Telling {
     lie: Lie,
     entries: u32,
-    goes_on: Option<mpsc::Sender<()>>,
+    goes_on: mpsc::Sender<()>,
 }
 
 impl Listening {
-    fn start(lie: Lie, entries: u32, goes_on: Option<mpsc::Sender<()>>) -> Result<Self, Failure> {
+    fn start(lie: Lie, entries: u32, goes_on: mpsc::Sender<()>) -> Result<Self, Failure> {
         let identity = Identity::generate()?;
         let trust = Trust::ask(|_| Admission::Trusted);
         let mut config = test_support::server_config(&identity, &trust, &[b"shiplane/1"])?;
@@ -153,7 +141,7 @@ async fn answer(
     send.write_all(&records_opening(transfer)).await?;
     let mut provider = Provider::new(connection, transfer, send, recv);
     provider.only = (lie == Lie::HugeStream).then_some("huge");
-    (provider.is_invited, provider.goes_on) = (is_invited, goes_on);
+    (provider.is_invited, provider.goes_on) = (is_invited, Some(goes_on));
     provider.tell(lie, entries).await
 }
 

@@ -6,20 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use xtask::interrupt;
 use xtask::process::{Running, find_program};
+use xtask::{interrupt, units};
 
 use super::lane::{Amount, Control, Flow, START_LIMIT};
 use super::link::{Link, RECEIVER, missing_tcp};
 use super::pipe::Conditions;
-use super::report::Table;
+use super::report::Section;
 
 /// Measures every pair, one row each.
-pub(super) fn table(lane: &Path, seconds: u64, seed: u64) -> Result<Table> {
-    let mut table = Table::new(
-        "Shares: one lane beside one other flow, Mbit/s",
-        "link|other flow|its rate|ours|ours ÷ its|our losses %",
-    );
+pub(super) fn measure(lane: &Path, seconds: u64, seed: u64) -> Result<Section> {
+    let mut rows = vec![units::cells("link|other flow|its rate|ours|ours ÷ its|our losses %")];
     for (name, conditions) in LINKS {
         for other in ["TCP cubic", "TCP bbr", "a second lane"] {
             interrupt::check()?;
@@ -29,10 +26,10 @@ pub(super) fn table(lane: &Path, seconds: u64, seed: u64) -> Result<Table> {
             };
             let mut row = vec![name.to_owned(), other.to_owned()];
             row.extend(cells?);
-            table.add(row);
+            rows.push(row);
         }
     }
-    Ok(table)
+    Ok(Section::new("Shares: one lane beside one other flow, Mbit/s", rows))
 }
 
 fn beside_tcp(

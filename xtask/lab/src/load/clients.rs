@@ -1,23 +1,25 @@
-//! Runs `shiplane get` against a lying server.
+//! Runs `shiplane get` against a lying server. It passes if its memory stays within its bound, it ends with the exit code
+//! that fits the lie and soon enough, and where a lie has no end Ctrl-C ends it.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use lab::peers::hostile::Lie;
 use xtask::process::{Running, Signal};
 use xtask::units;
 
-use super::{ADDRESS_SPACE_BYTES, CLIENT_BOUND_BYTES, PATIENCE};
-use crate::load::Fixture;
-use crate::load::peer_process::{self, PeerProcess};
+use super::Fixture;
+use super::peers::{self, PeerProcess};
+use super::scenarios::{CAP_BYTES, PATIENCE};
 
 /// One lie, and what must become of a client that hears it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Victim {
-    /// As `shiplane-load` calls it.
-    pub(super) lie: &'static str,
+    pub(super) lie: Lie,
     ends: Ends,
     options: &'static [&'static str],
     /// Where to, if not to a directory.
@@ -59,10 +61,14 @@ pub(super) fn run(fixture: &Fixture) -> Result<Vec<(Victim, Outcome)>> {
             outcomes.push((*victim, play(fixture, victim, limit)?));
         }
         for thread in patient {
-            outcomes.push(super::joined(thread)?);
+            outcomes.push(joined(thread)?);
         }
         Ok(outcomes)
     })
+}
+
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Ends one client by Ctrl-C, and lets another one's patience decide.
@@ -77,23 +83,23 @@ fn play_twice(fixture: &Fixture, victim: &Victim) -> Result<(Victim, Outcome)> {
 
 /// Runs one client until it ends, or for `limit` and then by Ctrl-C.
 fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> {
-    let place = fixture.scratch.path().join(format!("get of {}, {} s", victim.lie, limit.as_secs()));
+    let place = fixture.scratch.path().join(format!("get of {}, {} s", victim.lie.name(), limit.as_secs()));
     fs::create_dir(&place).context("cannot make a directory")?;
     let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
-    let mut command = peer_process::command("lying-server")?;
-    command.args(["--lie", victim.lie, "--entries", &entries.to_string()]);
+    // In a process of its own: no child's peak memory is below its parent's.
+    let mut command = peers::command("lying-server")?;
+    command.args(["--lie", &victim.lie.name(), "--entries", &entries.to_string()]);
     let liar = PeerProcess::start(&mut command)?;
     let copy = place.join("copy");
     fs::create_dir(&copy).context("cannot make the destination")?;
-    if victim.lie == "endless-signatures" {
+    if victim.lie == Lie::EndlessSignatures {
         for name in ["file", "file2"] {
             let old = File::create(copy.join(name)).context("cannot make the old version")?;
             old.set_len(OLD_FILE_BYTES).context("cannot make the old version long")?;
         }
     }
-    let shiplane = fixture.shiplane.within(ADDRESS_SPACE_BYTES);
-    let mut command = shiplane.command(&place.join("home"));
-    command.arg("get").arg(liar.first("ticket")?).args(["--give-up-after", "0s"]);
+    let mut command = fixture.shiplane.command(&place.join("home"));
+    command.arg("get").arg(liar.ready()).args(["--give-up-after", "0s"]);
     command.arg(if victim.to_stdout { Path::new("-") } else { &copy });
     command.args(["--quiet"]).args(victim.options);
     let log = File::create(place.join("log")).context("cannot write the client's log")?;
@@ -121,7 +127,7 @@ fn watch(command: &mut Command, limit: Duration) -> Result<Outcome> {
 
 impl Outcome {
     pub(super) fn verdict(&self, victim: &Victim) -> Result<(), String> {
-        if self.peak_bytes > CLIENT_BOUND_BYTES {
+        if self.peak_bytes > CAP_BYTES {
             return Err(format!("it came to hold {}", units::bytes(self.peak_bytes)));
         }
         if self.interrupted == Some(None) {
@@ -153,7 +159,7 @@ impl Outcome {
             Some(Some(took)) => format!("{} ms", took.as_millis()),
         };
         vec![
-            victim.lie.to_owned(),
+            victim.lie.name(),
             units::bytes(self.peak_bytes),
             self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string()),
             units::seconds(self.after),
@@ -163,37 +169,39 @@ impl Outcome {
     }
 }
 
-pub(super) const HEADING: [&str; 6] = ["get from", "peak", "exit code", "after", "Ctrl-C took", "verdict"];
+pub(super) const HEADING: &str = "get from|peak|exit code|after|Ctrl-C took|verdict";
 
-const fn victim(lie: &'static str, ends: Ends) -> Victim {
+const fn victim(lie: Lie, ends: Ends) -> Victim {
     Victim { lie, ends, options: &["--durability", "verified"], to_stdout: false }
 }
 
-/// Every lie that `shiplane-load` knows.
-const VICTIMS: [Victim; 23] = [
-    victim("huge-file", Ends::With(LOCAL_IO)),
-    victim("vast-file", Ends::With(LOCAL_IO)),
-    Victim { to_stdout: true, options: &[], ..victim("huge-stream", Ends::WhenPatienceIsOver) },
-    victim("long-directories", Ends::With(0)),
-    victim("unadmitted-entries", Ends::With(OTHER)),
-    victim("long-files", Ends::WhenPatienceIsOver),
-    victim("endless-files", Ends::WhenInterrupted),
-    victim("endless-skipped", Ends::WhenInterrupted),
-    victim("long-links", Ends::With(0)),
-    victim("endless-links", Ends::WhenInterrupted),
-    victim("through-link", Ends::With(OTHER)),
-    victim("alive-for-entries", Ends::WhenPatienceIsOver),
-    victim("alive-for-chunks", Ends::WhenPatienceIsOver),
-    victim("drip", Ends::WhenPatienceIsOver),
-    victim("wrong-digest", Ends::With(INTEGRITY)),
-    victim("long-chunks", Ends::With(OTHER)),
-    victim("unwanted-chunk", Ends::With(OTHER)),
-    victim("late-entry", Ends::With(OTHER)),
-    victim("unwanted-compression", Ends::With(OTHER)),
-    Victim { options: &["--compress"], ..victim("bomb", Ends::With(OTHER)) },
-    Victim { options: &["--overwrite"], ..victim("endless-signatures", Ends::With(OTHER)) },
-    victim("unconfirmed", Ends::WhenPatienceIsOver),
-    victim("mute", Ends::WhenPatienceIsOver),
+/// Every lie.
+const VICTIMS: [Victim; 25] = [
+    victim(Lie::HugeFile, Ends::With(LOCAL_IO)),
+    victim(Lie::VastFile, Ends::With(LOCAL_IO)),
+    Victim { to_stdout: true, options: &[], ..victim(Lie::HugeStream, Ends::WhenPatienceIsOver) },
+    victim(Lie::LongDirectories, Ends::With(0)),
+    victim(Lie::UnadmittedEntries, Ends::With(OTHER)),
+    victim(Lie::LongFiles, Ends::WhenPatienceIsOver),
+    victim(Lie::EndlessFiles, Ends::WhenInterrupted),
+    victim(Lie::EndlessSkipped, Ends::WhenInterrupted),
+    victim(Lie::LongLinks, Ends::With(0)),
+    victim(Lie::EndlessLinks, Ends::WhenInterrupted),
+    victim(Lie::ThroughLink, Ends::With(OTHER)),
+    victim(Lie::AliveForEntries, Ends::WhenPatienceIsOver),
+    victim(Lie::AliveForChunks, Ends::WhenPatienceIsOver),
+    victim(Lie::Drip, Ends::WhenPatienceIsOver),
+    victim(Lie::Trickle, Ends::WhenPatienceIsOver),
+    victim(Lie::Stall, Ends::WhenPatienceIsOver),
+    victim(Lie::WrongDigest, Ends::With(INTEGRITY)),
+    victim(Lie::LongChunks, Ends::With(OTHER)),
+    victim(Lie::UnwantedChunk, Ends::With(OTHER)),
+    victim(Lie::LateEntry, Ends::With(OTHER)),
+    victim(Lie::UnwantedCompression, Ends::With(OTHER)),
+    Victim { options: &["--compress"], ..victim(Lie::Bomb, Ends::With(OTHER)) },
+    Victim { options: &["--overwrite"], ..victim(Lie::EndlessSignatures, Ends::With(OTHER)) },
+    victim(Lie::Unconfirmed, Ends::WhenPatienceIsOver),
+    victim(Lie::Mute, Ends::WhenPatienceIsOver),
 ];
 
 /// Exit codes (README).
@@ -231,9 +239,9 @@ mod tests {
     #[test]
     fn memory_code_and_ctrl_c_are_judged() {
         let fine = Outcome { code: Some(LOCAL_IO), after: SOON, interrupted: None, peak_bytes: 1 << 20 };
-        let huge = victim("huge-file", Ends::With(LOCAL_IO));
+        let huge = victim(Lie::HugeFile, Ends::With(LOCAL_IO));
         assert_eq!(fine.verdict(&huge), Ok(()));
-        let large = Outcome { peak_bytes: CLIENT_BOUND_BYTES + 1, ..fine };
+        let large = Outcome { peak_bytes: CAP_BYTES + 1, ..fine };
         assert!(large.verdict(&huge).unwrap_err().contains("hold"));
         let aborted = Outcome { code: None, ..fine };
         assert!(aborted.verdict(&huge).unwrap_err().contains("signal"));
@@ -241,7 +249,7 @@ mod tests {
         assert!(stuck.verdict(&huge).unwrap_err().contains("Ctrl-C"));
         let another = Outcome { code: Some(0), ..fine };
         assert!(another.verdict(&huge).unwrap_err().contains("code 0"));
-        let endless = victim("endless-files", Ends::WhenInterrupted);
+        let endless = victim(Lie::EndlessFiles, Ends::WhenInterrupted);
         let stopped =
             Outcome { code: Some(INTERRUPTED), interrupted: Some(Some(Duration::from_millis(9))), ..fine };
         assert_eq!(stopped.verdict(&endless), Ok(()));

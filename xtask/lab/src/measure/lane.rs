@@ -7,17 +7,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use xtask::cargo;
-use xtask::process::Running;
+use xtask::process::{Running, Usage};
 
+use super::Sample;
 use super::link::{Link, RECEIVER};
-use super::pipe::Conditions;
+use super::transfer::End;
 
 /// What steers a flow.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Control {
     Shiplane,
     /// A window fixed at 1.1 bandwidth-delay products: what a controller can hardly exceed.
-    Perfect(Conditions),
+    Perfect,
 }
 
 /// When a flow ends.
@@ -37,6 +38,21 @@ pub(super) struct Measured {
     pub(super) message_p99_ms: f64,
 }
 
+impl Measured {
+    /// As a run of a program.
+    pub(super) fn sample(&self) -> Sample {
+        Sample {
+            time: Duration::from_secs_f64(self.seconds),
+            bytes: (self.mbit_s * 125_000.0 * self.seconds) as u64,
+            end: End::Done,
+            server: Usage::default(),
+            client: Usage::default(),
+            wire_bytes: None,
+            resent_percent: None,
+        }
+    }
+}
+
 /// A flow under way.
 pub(super) struct Flow {
     sender: Running,
@@ -54,8 +70,8 @@ impl Flow {
         let port = address.rsplit(':').next().context("lane_flow receive printed no address")?;
         let mut command = Command::new(program);
         command.args(["send", &format!("{RECEIVER}:{port}")]).stdin(Stdio::null()).stdout(Stdio::piped());
-        if let Control::Perfect(conditions) = control {
-            let window_bytes = (conditions.product_bytes() * PERFECT_PRODUCTS) as u64;
+        if control == Control::Perfect {
+            let window_bytes = (link.conditions.product_bytes() * PERFECT_PRODUCTS) as u64;
             command.args(["--control", "fixed", "--window-bytes", &window_bytes.to_string()]);
         }
         // A controller that collapses ends too.

@@ -20,6 +20,7 @@ use crate::netns::{Namespace, ip, run};
 /// An emulated link. Dropping it removes both namespaces and kills what still runs in them.
 #[derive(Debug)]
 pub(crate) struct Link {
+    pub(super) conditions: Conditions,
     ends: [End; 2],
     /// In the direction of the data.
     traffic: Arc<Traffic>,
@@ -44,7 +45,7 @@ impl Link {
         let (traffic, stop) = (relay.pipes[0].traffic(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let relay = std::thread::spawn(move || relay.run(&stopped));
-        let link = Self { ends, traffic, stop, relay: Some(relay) };
+        let link = Self { conditions, ends, traffic, stop, relay: Some(relay) };
         if let Some(kbit) = conditions.bucket_kbit {
             link.sender().set_token_bucket(kbit)?;
         }

@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
 use xtask::driver::Server;
 use xtask::process::Running;
 
-/// Peers of a kind, not yet started: it ends when its standard input does.
-pub(crate) fn command(kind: &str) -> Result<Command> {
+/// Peers of a kind, not yet started: they end when their standard input does.
+pub(super) fn command(kind: &str) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.args(["peers", kind]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     Ok(command)
@@ -38,11 +37,9 @@ impl PeerProcess {
         Ok(Self { running, told: vec![ready] })
     }
 
-    /// What its first line says of something.
-    pub(super) fn first(&self, name: &str) -> Result<String> {
-        let line: Value = serde_json::from_str(&self.told[0]).context("the peers printed no JSON")?;
-        let value = line[name].as_str().map(str::to_owned);
-        value.with_context(|| format!("the peers said nothing of `{name}`"))
+    /// What it said when it was ready.
+    pub(super) fn ready(&self) -> &str {
+        &self.told[0]
     }
 
     /// Whether it has something to say before it is ended.
@@ -58,17 +55,8 @@ impl PeerProcess {
         let Self { mut running, mut told } = self;
         running.close_stdin();
         told.extend(running.wait(END_LIMIT)?.expect_success(PEERS)?.lines);
-        let figures: Vec<_> = told.iter().map(|line| figures(line)).collect::<Result<_>>()?;
-        Ok(figures.concat().join(", "))
+        Ok(told.join(", "))
     }
-}
-
-/// The figures of a line, in words.
-fn figures(line: &str) -> Result<Vec<String>> {
-    let value: Value = serde_json::from_str(line).context("the peers printed no JSON")?;
-    let figures = value.as_object().context("the peers printed no figures")?.iter();
-    let figures = figures.filter(|(name, _)| *name != "event");
-    Ok(figures.map(|(name, value)| format!("{} {value}", name.replace('_', " "))).collect())
 }
 
 const PEERS: &str = "the peers";

@@ -1,0 +1,495 @@
+//! The tables: printed, judged by targets, and written into the documents.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use xtask::units;
+
+use super::machine::{self, Kind};
+use super::programs::{Contender, Program, Way};
+use super::transfer::End;
+use super::workload::Workload;
+use super::{Must, Row, Sample};
+
+/// All counted runs of one program, or of the lane alone.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) name: String,
+    pub(super) contender: Option<Contender>,
+    pub(super) samples: Vec<Sample>,
+    /// What else there is to say.
+    pub(super) note: String,
+}
+
+impl Measured {
+    /// Of something before its runs.
+    pub(super) fn new(name: &str, contender: Option<Contender>) -> Self {
+        Self { name: name.to_owned(), contender, samples: Vec::new(), note: String::new() }
+    }
+
+    fn program(&self) -> Option<Program> {
+        self.contender.as_ref().map(|contender| contender.program)
+    }
+
+    fn is_ours(&self) -> bool {
+        self.contender.as_ref().is_some_and(Contender::is_ours)
+    }
+
+    /// What has failed is not run again, and what is too slow once needs no second minute.
+    pub(super) fn goes_on(&self) -> bool {
+        match self.samples.last().map(|sample| &sample.end) {
+            None | Some(End::Done) => true,
+            Some(End::Stopped) => self.is_ours(),
+            Some(End::Failed(_)) => false,
+        }
+    }
+
+    /// A figure of each run.
+    fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
+        self.samples.iter().map(figure).collect()
+    }
+
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.each(figure))
+    }
+}
+
+/// A table with the targets that belong to it.
+pub(super) struct Section {
+    title: String,
+    tables: Vec<Vec<Vec<String>>>,
+}
+
+impl Section {
+    pub(super) fn new(title: &str, rows: Vec<Vec<String>>) -> Self {
+        Self { title: title.to_owned(), tables: vec![rows] }
+    }
+
+    /// What was measured of a row, and how that compares with what must be reached.
+    pub(super) fn of(row: &Row, measured: &[Measured]) -> Self {
+        let columns = if row.link.is_some() { LINK } else { LOOPBACK };
+        let mut rows = vec![units::cells(&format!("{}{columns}", machine::today()))];
+        let perfect = measured.iter().find(|one| one.name == PERFECT).map(|one| one.median(Sample::mbit_s));
+        rows.extend(measured.iter().filter(|one| !one.samples.is_empty()).map(|one| match row.link {
+            Some(_) => link_cells(row, one, perfect),
+            None => loopback_cells(row, one),
+        }));
+        let mut targets = vec![units::cells("target|median|rounds|must|holds|aim|holds")];
+        targets.extend(targets_of(row, Kind::here(), measured).iter().map(Target::row));
+        Self { title: row.name.to_owned(), tables: vec![rows, targets] }
+    }
+
+    /// For a terminal.
+    pub(super) fn text(&self) -> String {
+        self.tables.iter().map(|table| units::table(table) + "\n").collect()
+    }
+
+    fn markdown(&self) -> String {
+        format!(
+            "## {}\n\n{}",
+            self.title,
+            self.tables.iter().map(|table| markdown(table) + "\n").collect::<String>()
+        )
+    }
+}
+
+/// Writes sections behind `head` into the file, in place of its own of the same titles, whose others stay.
+pub(super) fn write(path: &Path, head: &str, sections: &[Section]) -> Result<()> {
+    let old = fs::read_to_string(path).unwrap_or_default();
+    let mut text = format!("{head}\n\n");
+    let is_new = |old: &str| sections.iter().any(|section| old.lines().next() == Some(&section.title));
+    for old in old.split("\n## ").skip(1).filter(|old| !is_new(old)) {
+        let _infallible = write!(text, "## {}\n\n", old.trim_end());
+    }
+    text.extend(sections.iter().map(Section::markdown));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    fs::write(path, text.trim_end().to_owned() + "\n")
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
+/// An error if our own program has failed.
+pub(super) fn failures(row: &Row, measured: &[Measured]) -> Result<()> {
+    for one in measured.iter().filter(|one| one.is_ours()) {
+        if let Some(End::Failed(why)) = one.samples.last().map(|sample| &sample.end) {
+            bail!("{}, {}: {why}", row.name, one.name);
+        }
+    }
+    Ok(())
+}
+
+/// A run in one line.
+pub(super) fn described(sample: &Sample) -> String {
+    let end = match &sample.end {
+        End::Done => String::new(),
+        End::Stopped => ", stopped".to_owned(),
+        End::Failed(why) => format!(", failed: {why}"),
+    };
+    let resent = sample.resent_percent.map_or_else(String::new, |percent| format!(", resent {percent:.1} %"));
+    let (seconds, bytes, rate) = (sample.time.as_secs_f64(), units::bytes(sample.bytes), sample.mbit_s());
+    format!("{seconds:7.2} s  {bytes:>9}  {rate:7.1} Mbit/s{resent}{end}")
+}
+
+/// The one in the middle, or the mean of the two.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        len if len % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+fn loopback_cells(row: &Row, measured: &Measured) -> Vec<String> {
+    // Where nothing has to be carried, there is no rate.
+    let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
+    let gigabytes = (!matches!(row.workload, Workload::Unchanged(_))).then_some(bytes as f64 / 1e9);
+    let cpu =
+        |figure: fn(&Sample) -> f64| format!("{:.2}", measured.median(figure) / gigabytes.unwrap_or(1.0));
+    let rate = |gigabytes| format!("{:.2}", gigabytes / measured.median(seconds));
+    let wire: Option<Vec<f64>> = measured.samples.iter().map(|one| Some(one.wire_bytes? as f64)).collect();
+    let mut cells = times(measured).to_vec();
+    cells.extend([
+        gigabytes.map_or_else(dash, rate),
+        cpu(Sample::cpu),
+        cpu(|sample| sample.server.cpu.as_secs_f64()),
+        cpu(|sample| sample.client.cpu.as_secs_f64()),
+    ]);
+    cells.extend(peaks(measured));
+    cells.push(wire.map_or_else(dash, |wire| units::megabytes(median(wire) as u64)));
+    cells
+}
+
+fn link_cells(row: &Row, measured: &Measured, perfect: Option<f64>) -> Vec<String> {
+    let rate = measured.median(Sample::mbit_s);
+    let rtt_ms = row.link.map_or(f64::NAN, |link| link.rtt_ms);
+    let resent: Option<Vec<f64>> = measured.samples.iter().map(|sample| sample.resent_percent).collect();
+    let mut cells = times(measured).to_vec();
+    cells.extend([
+        format!("{rate:.1}"),
+        format!("{:.2}", rate / row.link_mbit()),
+        perfect.map_or_else(dash, |perfect| format!("{:.2}", rate / perfect)),
+        format!("{:.1}", measured.median(seconds) * 1e3 / rtt_ms),
+        resent.map_or_else(dash, |resent| format!("{:.1}", median(resent))),
+    ]);
+    cells.extend(peaks(measured));
+    cells.push(measured.note.clone());
+    cells
+}
+
+/// Name, median and range; a star where a run was stopped.
+fn times(measured: &Measured) -> [String; 3] {
+    let times = measured.each(seconds);
+    let mark = match measured.samples.iter().map(|sample| &sample.end).find(|end| **end != End::Done) {
+        None => "",
+        Some(End::Stopped | End::Done) => "*",
+        Some(End::Failed(_)) => ", failed",
+    };
+    let middle = format!("{:.2} s{mark}", median(times.clone()));
+    [measured.name.clone(), middle, range(&times)]
+}
+
+fn range(values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{least:.2}–{most:.2}")
+}
+
+/// Of the server and of the client, in any run.
+fn peaks(measured: &Measured) -> [String; 2] {
+    [|sample: &Sample| sample.server, |sample: &Sample| sample.client].map(|side| {
+        let most = measured.samples.iter().map(|sample| side(sample).peak_rss_bytes).max();
+        most.filter(|most| *most > 0).map_or_else(dash, units::bytes)
+    })
+}
+
+pub(super) fn dash() -> String {
+    "–".to_owned()
+}
+
+/// A mark to be reached, and one to be aimed at. None where the figure is only told.
+#[derive(Debug)]
+struct Target {
+    what: String,
+    /// Of each round; empty if a program that it takes is missing.
+    values: Vec<f64>,
+    must: Option<Bound>,
+    aim: Option<Bound>,
+}
+
+/// A figure is good on one side of it.
+#[derive(Clone, Copy, Debug)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Target {
+    fn at_least(what: &str, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
+        let [must, aim] = [must, aim].map(|bound| Some(Bound::AtLeast(bound)));
+        Self { what: what.to_owned(), values, must, aim }
+    }
+
+    fn at_most(what: &str, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
+        let [must, aim] = [must, aim].map(|bound| Some(Bound::AtMost(bound)));
+        Self { what: what.to_owned(), values, must, aim }
+    }
+
+    fn told(what: &str, values: Vec<f64>) -> Self {
+        Self { what: what.to_owned(), values, must: None, aim: None }
+    }
+
+    fn without_aim(self) -> Self {
+        Self { aim: None, ..self }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let value = (!self.values.is_empty()).then(|| median(self.values.clone()));
+        let shown = value.map_or_else(|| "something is missing".to_owned(), |value| format!("{value:.2}"));
+        let mut row = vec![self.what.clone(), shown];
+        row.push(value.map_or_else(String::new, |_| range(&self.values)));
+        for bound in [self.must, self.aim] {
+            let holds = bound.map(|bound| value.map_or("?", |value| yes_or_no(bound.holds(value))));
+            row.push(bound.map_or_else(String::new, Bound::text));
+            row.push(holds.unwrap_or_default().to_owned());
+        }
+        row
+    }
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Self::AtLeast(bound) => format!("≥ {bound}"),
+            Self::AtMost(bound) => format!("≤ {bound}"),
+        }
+    }
+}
+
+pub(super) fn yes_or_no(holds: bool) -> &'static str {
+    if holds { "yes" } else { "NO" }
+}
+
+/// What a row is judged by on a kind of machine.
+fn targets_of(row: &Row, kind: Kind, measured: &[Measured]) -> Vec<Target> {
+    let judged = Judged { row, measured };
+    match row.link {
+        Some(link) => judged.over_link(link.rtt_ms).into_iter().collect(),
+        None => judged.on_loopback(kind),
+    }
+}
+
+struct Judged<'a> {
+    row: &'a Row,
+    measured: &'a [Measured],
+}
+
+impl Judged<'_> {
+    fn find(&self, program: Program) -> Option<&Measured> {
+        self.measured.iter().find(|one| one.program() == Some(program))
+    }
+
+    /// A figure of one program by that of another, round by round. Empty if one of them has none.
+    fn ratio(&self, of: Program, by: Program, figure: fn(&Sample) -> f64) -> Vec<f64> {
+        let [of, by] =
+            [of, by].map(|program| self.find(program).map(|one| one.each(figure)).unwrap_or_default());
+        of.into_iter().zip(by).map(|(of, by)| of / by).collect()
+    }
+
+    fn over_link(&self, rtt_ms: f64) -> Option<Target> {
+        let ours = |figure: &dyn Fn(&Sample) -> f64| {
+            self.find(DURABLE).map(|one| one.each(figure)).unwrap_or_default()
+        };
+        let least = |what, must, values| Target::at_least(what, (must, must), values).without_aim();
+        match self.row.must {
+            Must::PerfectWindow => {
+                let perfect = self.measured.iter().find(|one| one.name == PERFECT);
+                let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3e-3 * rtt_ms);
+                let needed_mbit_s = needed_s.map(|needed| self.row.file_bytes() as f64 * 8e-6 / needed);
+                let values = needed_mbit_s.map(|needed| ours(&|sample| sample.mbit_s() / needed));
+                let what = "rate ÷ that of 1.03 times the perfect window's time and 3 round trips";
+                Some(least(what, 1.0, values.unwrap_or_default()))
+            }
+            Must::Rsync => {
+                let values = self.ratio(DURABLE, Program::Rsync, Sample::mbit_s);
+                Some(least("rate ÷ that of rsync over BBR", 1.0, values))
+            }
+            Must::OfLink(must) => {
+                Some(least("rate ÷ link", must, ours(&|sample| sample.mbit_s() / self.row.link_mbit())))
+            }
+            Must::RoundTrips(must) => {
+                let values = ours(&|sample| seconds(sample) * 1e3 / rtt_ms);
+                Some(Target::at_most("round trips", (must, must), values).without_aim())
+            }
+            Must::Usual => None,
+        }
+    }
+
+    fn on_loopback(&self, kind: Kind) -> Vec<Target> {
+        let time = |of, by| self.ratio(of, by, seconds);
+        let mut targets = match self.row.workload {
+            _ if self.row.ways.contains(&Way::Second) => {
+                let cpu = self.ratio(SECOND, VERIFIED, |sample| sample.server.cpu.as_secs_f64());
+                vec![
+                    Target::told("time, second receiver ÷ first", time(SECOND, VERIFIED)),
+                    Target::told("CPU-s at the source, second ÷ first", cpu),
+                ]
+            }
+            Workload::File(_) => {
+                let (rate, cpu) = match kind {
+                    Kind::A => ((0.95, 1.15), (1.0, 0.85)),
+                    Kind::B => ((0.9, 1.0), (1.25, 1.1)),
+                };
+                let (curl, scp) = (Program::CurlHttps, Program::Scp);
+                let cpu_to_curl = self.ratio(VERIFIED, curl, Sample::cpu);
+                vec![
+                    Target::at_least("rate ÷ that of curl over HTTPS, verified", rate, time(curl, VERIFIED)),
+                    Target::at_least("rate ÷ scp's, verified", (1.6, 2.2), time(scp, VERIFIED)),
+                    Target::at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl),
+                ]
+            }
+            Workload::Tree(_) => {
+                let to_rsync = time(VERIFIED, Program::Rsync);
+                vec![Target::at_most("time ÷ rsync daemon's, verified", (0.8, 0.6), to_rsync)]
+            }
+            Workload::Unchanged(_) => vec![
+                Target::at_most("time of get ÷ rsync daemon's", (0.3, 0.2), time(DURABLE, Program::Rsync)),
+                Target::at_most("time of sync ÷ rsync daemon's", (0.5, 0.35), time(SYNC, Program::Rsync)),
+            ],
+            Workload::Edited(_) => {
+                let wire = |sample: &Sample| sample.wire_bytes.map_or(f64::NAN, |bytes| bytes as f64);
+                let wire = self.ratio(VERIFIED, Program::Rsync, wire);
+                let to_rsync = time(VERIFIED, Program::Rsync);
+                vec![
+                    Target::at_most("time ÷ rsync daemon's, verified", (1.0, 0.7), to_rsync),
+                    Target::at_most("bytes on the wire ÷ rsync daemon's", (0.5, 0.4), wire),
+                ]
+            }
+        };
+        // For any size, so in every scenario.
+        let ours = self.measured.iter().filter(|one| one.is_ours()).flat_map(|one| &one.samples);
+        let peak = ours.map(Sample::peak_bytes).max().map(|bytes| bytes as f64 / f64::from(1 << 20));
+        let values = peak.into_iter().collect();
+        targets.push(Target::at_most("peak memory of either side, MiB", (48.0, 24.0), values));
+        targets
+    }
+}
+
+fn seconds(sample: &Sample) -> f64 {
+    sample.time.as_secs_f64()
+}
+
+const DURABLE: Program = Program::Shiplane(Way::Durable);
+const VERIFIED: Program = Program::Shiplane(Way::Verified);
+const SYNC: Program = Program::Shiplane(Way::Sync);
+const SECOND: Program = Program::Shiplane(Way::Second);
+
+/// Rows as a table of Markdown: the first column to the left, the others to the right.
+fn markdown(rows: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        let _infallible = writeln!(text, "| {} |", row.join(" | "));
+        if number == 0 {
+            let _infallible = writeln!(text, "|---|{}", "--:|".repeat(row.len().saturating_sub(1)));
+        }
+    }
+    text
+}
+
+/// What the lane in a bench is called, with a window fixed at 1.1 bandwidth-delay products.
+pub(super) const PERFECT: &str = "perfect window";
+
+const LOOPBACK: &str = "|time|runs|GB/s|CPU-s/GB|server|client|peak of server|client|on the wire";
+
+const LINK: &str = "|time|runs|Mbit/s|÷ link|÷ perfect|round trips|resent %|peak of server|client|";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use xtask::driver::Verb;
+    use xtask::process::Usage;
+
+    use super::super::Conditions;
+    use super::*;
+
+    fn measured(program: Program, times_ms: &[u64], cpu_ms: u64) -> Measured {
+        let used = Usage { cpu: Duration::from_millis(cpu_ms), peak_rss_bytes: 40 << 20 };
+        let sample = |&ms: &u64| Sample {
+            time: Duration::from_millis(ms),
+            bytes: 1_000_000_000,
+            end: End::Done,
+            server: used,
+            client: used,
+            wire_bytes: Some(1_000_000),
+            resent_percent: None,
+        };
+        let contender = Contender::for_tests(program);
+        Measured { samples: times_ms.iter().map(sample).collect(), ..Measured::new("x", Some(contender)) }
+    }
+
+    fn row(link: Option<Conditions>, workload: Workload, must: Must) -> Row {
+        Row { name: "row", link, verb: Verb::Get, workload, ways: &[], others: &[], is_busy: false, must }
+    }
+
+    #[test]
+    fn the_median_of_the_rounds_is_judged() {
+        let ours = measured(Program::Shiplane(Way::Verified), &[1000, 1000, 1000], 300);
+        let all = [ours, measured(Program::Scp, &[2000, 1800, 2600], 300)];
+        let told = |row: &Row, at: usize| targets_of(row, Kind::B, &all)[at].row()[1..].join("|");
+        let file = row(None, Workload::File(1), Must::Usual);
+        assert_eq!(told(&file, 1), "2.00|1.80–2.60|≥ 1.6|yes|≥ 2.2|NO");
+        assert_eq!(told(&file, 3), "40.00|40.00–40.00|≤ 48|yes|≤ 24|NO");
+        assert_eq!(
+            told(&row(None, Workload::Tree(1), Must::Usual), 0),
+            "something is missing||≤ 0.8|?|≤ 0.6|?"
+        );
+        let second = Row { ways: &[Way::Second], ..file };
+        assert_eq!(told(&second, 0), "something is missing|||||", "a figure without bounds is only told");
+        assert_eq!((median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0])), (2.0, 2.5));
+    }
+
+    #[test]
+    fn the_perfect_window_and_the_link_are_what_a_row_over_a_link_is_judged_by() {
+        let link = Some(Conditions::new(50.0, 200.0, 0.0));
+        let workload = Workload::File(1_000_000_000);
+        let mut all = vec![measured(Program::Shiplane(Way::Durable), &[42_000], 1)];
+        let target = |must, all: &[Measured]| {
+            targets_of(&row(link, workload, must), Kind::B, all)[0].row()[1..].join("|")
+        };
+        assert_eq!(target(Must::OfLink(0.8), &all), "0.95|0.95–0.95|≥ 0.8|yes||");
+        assert_eq!(target(Must::PerfectWindow, &all), "something is missing||≥ 1|?||");
+        let perfect =
+            Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::Scp, &[41_000], 1) };
+        all.push(perfect);
+        assert_eq!(target(Must::PerfectWindow, &all), "1.01|1.01–1.01|≥ 1|yes||");
+        let cells = link_cells(&row(link, workload, Must::Usual), &all[0], Some(400.0)).join("|");
+        assert_eq!(cells, "x|42.00 s|42.00–42.00|190.5|0.95|0.48|840.0|–|41.9 MB|41.9 MB|");
+    }
+
+    #[test]
+    fn a_section_that_is_measured_again_replaces_the_old_one_and_others_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("docs/wan.md");
+        let section =
+            |title: &str, cell: &str| Section::new(title, vec![units::cells("a|b"), units::row(["x", cell])]);
+        write(&path, "# Wide area", &[section("first", "1"), section("second", "2")]).unwrap();
+        write(&path, "# Wide area", &[section("first", "3")]).unwrap();
+        let table = |cell| format!("| a | b |\n|---|--:|\n| x | {cell} |\n");
+        let expected = format!("# Wide area\n\n## second\n\n{}\n## first\n\n{}", table(2), table(3));
+        assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+    }
+}

@@ -1,0 +1,245 @@
+//! `cargo xtask wan`: compares whole programs over emulated wide-area links.
+//!
+//! A link is two network namespaces and a relay between them (`link`, `pipe`). Beside the programs runs the lane in a bench
+//! (`lane`), with a perfect window and with our own control: it explains the distance. `shares` measures one lane beside
+//! one other flow, `slow_links` what is left of transfers that are cut off. Needs root and iproute2; everything that it
+//! makes is removed at its end.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use xtask::driver::Verb;
+use xtask::process::find_program;
+use xtask::scratch::Scratch;
+
+use super::link::{AllowedTcp, available_tcp};
+use super::pipe::Freeze;
+use super::programs::{Contender, Labelled, Program, Programs, Way};
+use super::report::{self, Section};
+use super::workload::Workload;
+use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow_links};
+use crate::run::Missing;
+
+/// The arguments.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run two quick rows once each, without the lane alone
+    #[arg(long, conflicts_with_all = ["runs", "only"])]
+    short: bool,
+    /// Run only rows with these name prefixes, e.g. "50-200,slow,shares"
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// Interleaved runs of each program; the median is shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure this program instead of a build of this tree; repeat to compare several
+    #[arg(long, value_name = "[LABEL=]PATH")]
+    shiplane: Vec<Labelled>,
+    /// Compare only with programs whose name contains this, e.g. "rsync"; may be repeated
+    #[arg(long, value_name = "PROGRAM")]
+    beside: Vec<String>,
+    /// Seconds beside each other flow, for bandwidth shares
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    share_seconds: u64,
+    /// Seed of random loss
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Also write the tables as Markdown below this directory, by kind of machine
+    #[arg(long)]
+    docs: Option<PathBuf>,
+}
+
+/// Why there can be no links here, if so.
+pub(crate) fn missing() -> Option<&'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("network namespaces and TUN devices need root: run this as root, or with sudo");
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("this kernel has no /dev/net/tun");
+    }
+    find_program("ip").is_none().then_some("cannot find `ip`: install iproute2")
+}
+
+/// Measures the rows and prints the tables.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(reason) = missing() {
+        bail!(Missing(reason.to_owned()));
+    }
+    let only = if args.short { SHORT.map(str::to_owned).to_vec() } else { args.only.clone() };
+    let rows = chosen(&only)?;
+    let begins_with_one =
+        |name: &str| only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()));
+    let ours = Contender::ours(&args.shiplane)?;
+    let has_lanes = begins_with_one(SHARES) || !args.short && rows.iter().any(Row::has_lane);
+    let lane = has_lanes.then(lane::build).transpose()?;
+    let scratch = Scratch::in_memory("shiplane-wan-")?;
+    scratch.expect_room(ROOM_BYTES)?;
+    let listen = IpAddr::from([0, 0, 0, 0]);
+    let programs = Programs::prepare(ours, args.beside.clone(), scratch.path(), listen, SENDER.parse()?)?;
+    let _tcp = AllowedTcp::all()?;
+    let runs = if args.short { 1 } else { args.runs };
+    let mut bench = Measurement { programs, scratch, lane, runs, seed: args.seed };
+    let head = format!(
+        "# Wide-area links\n\n{HEAD}\n\nMachine: {}. TCP: {}.",
+        machine::described(),
+        available_tcp()
+    );
+    println!("{head}");
+    let publish = |section: Section| {
+        println!("\n{}", section.text());
+        let path = args.docs.as_ref().map(|docs| docs.join(machine::Kind::here().slug()).join("wan.md"));
+        path.map_or(Ok(()), |path| report::write(&path, &head, &[section]))
+    };
+    let mut failed = Vec::new();
+    for row in rows {
+        let measured = bench.compare(&row)?;
+        publish(Section::of(&row, &measured))?;
+        print!("{}", bench.programs.described(&row, &measured));
+        failed.extend(report::failures(&row, &measured).err().map(|failure| failure.to_string()));
+    }
+    if let Some(section) = slow_links::measure(&mut bench, begins_with_one)? {
+        publish(section)?;
+    }
+    if let Some(lane) = bench.lane.as_deref().filter(|_| begins_with_one(SHARES)) {
+        publish(shares::measure(lane, args.share_seconds, args.seed)?)?;
+    }
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
+}
+
+/// The rows whose names begin with one of `only`, or all.
+fn chosen(only: &[String]) -> Result<Vec<Row>> {
+    let names = || ROWS.iter().map(|row| row.name).chain(slow_links::NAMES).chain([SHARES]);
+    let is_chosen = |name: &str| only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()));
+    if let Some(unknown) = only.iter().find(|begin| !names().any(|name| name.starts_with(begin.as_str()))) {
+        bail!("no row begins with `{unknown}`; there are {}", names().collect::<Vec<_>>().join(", "));
+    }
+    Ok(ROWS.into_iter().filter(|row| is_chosen(row.name)).collect())
+}
+
+/// What `--only` calls the table of shares.
+const SHARES: &str = "shares";
+
+/// Two quick rows.
+const SHORT: [&str; 2] = ["1mb-50", "push"];
+
+/// The data of all rows, and a copy of the largest.
+const ROOM_BYTES: u64 = 2 << 30;
+
+const fn link(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Conditions {
+    Conditions::new(rtt_ms, rate_mbit, loss_percent)
+}
+
+/// A file of 128 MiB, or what the link carries in twenty seconds.
+const fn bulk(name: &'static str, link: Conditions, must: Must) -> Row {
+    let carried_mib = (link.rate_mbit * 125_000.0 * 20.0) as u64 >> 20;
+    let workload = Workload::File(if carried_mib < 128 { carried_mib << 20 } else { 128 << 20 });
+    let (link, verb, ways, others) = (Some(link), Verb::Get, &[Way::Durable], &OTHERS);
+    Row { name, link, verb, workload, ways, others, is_busy: false, must }
+}
+
+const fn frozen(name: &'static str, len_ms: f64, every_ms: f64) -> Row {
+    bulk(name, Conditions { freeze: Some(Freeze { len_ms, every_ms }), ..FIRST }, Must::Rsync)
+}
+
+const fn asymmetric(rate_mbit: f64, back_mbit: f64) -> Conditions {
+    Conditions { back_mbit, ..link(50.0, rate_mbit, 0.0) }
+}
+
+const fn small(name: &'static str, rtt_ms: f64) -> Row {
+    let row = bulk(name, link(rtt_ms, 200.0, 0.0), Must::RoundTrips(6.0));
+    Row { workload: Workload::File(1_000_000), others: &OTHERS_FOR_SMALL, ..row }
+}
+
+const fn tree(name: &'static str, verb: Verb) -> Row {
+    let others: &[Program] = if matches!(verb, Verb::Get) { &OTHERS_FOR_TREES } else { &[] };
+    Row { workload: Workload::Tree(10_000), verb, others, ..bulk(name, FIRST, Must::Usual) }
+}
+
+const fn other_way(row: Row, verb: Verb) -> Row {
+    Row { verb, others: &[Program::Rsync], ..row }
+}
+
+const FIRST: Conditions = link(50.0, 200.0, 0.0);
+
+const OTHERS: [Program; 4] = [Program::Rsync, Program::RsyncCubic, Program::Scp, Program::Qcp];
+const OTHERS_FOR_SMALL: [Program; 5] =
+    [Program::CurlHttp, Program::CurlHttps, Program::Rsync, Program::Scp, Program::Qcp];
+const OTHERS_FOR_TREES: [Program; 3] = [Program::Rsync, Program::RsyncCubic, Program::Scp];
+
+const ROWS: [Row; 22] = [
+    bulk("50-200-0", FIRST, Must::PerfectWindow),
+    bulk("50-200-1", link(50.0, 200.0, 1.0), Must::PerfectWindow),
+    bulk("50-200-3", link(50.0, 200.0, 3.0), Must::PerfectWindow),
+    bulk("200-200-0.1", link(200.0, 200.0, 0.1), Must::PerfectWindow),
+    bulk("100-500-0.5", link(100.0, 500.0, 0.5), Must::PerfectWindow),
+    Row { is_busy: true, ..bulk("busy", FIRST, Must::Rsync) },
+    frozen("freeze-20", 20.0, 500.0),
+    frozen("freeze-60", 60.0, 2000.0),
+    frozen("freeze-150", 150.0, 5000.0),
+    bulk("loss-5", link(50.0, 200.0, 5.0), Must::OfLink(0.80)),
+    bulk("loss-10", link(50.0, 200.0, 10.0), Must::OfLink(0.75)),
+    // Both carry what their links do in forty round trips, as their target says.
+    bulk("rtt-500", link(500.0, 50.0, 0.0), Must::OfLink(0.80)),
+    Row {
+        workload: Workload::File(95 << 20),
+        ..bulk("rtt-1000", link(1000.0, 20.0, 0.0), Must::OfLink(0.80))
+    },
+    bulk("down-200-5", asymmetric(200.0, 5.0), Must::PerfectWindow),
+    other_way(bulk("up-20-100", asymmetric(20.0, 100.0), Must::PerfectWindow), Verb::Push),
+    other_way(bulk("push", FIRST, Must::PerfectWindow), Verb::Push),
+    other_way(bulk("sync", FIRST, Must::PerfectWindow), Verb::Sync),
+    small("1mb-50", 50.0),
+    small("1mb-200", 200.0),
+    tree("tree-get", Verb::Get),
+    tree("tree-push", Verb::Push),
+    tree("tree-sync", Verb::Sync),
+];
+
+const HEAD: &str = "\
+Whole programs, file to file in memory, from the client's start to its end; the server runs already. \
+`cargo xtask wan` measures them one after the other, on links between two network namespaces: packets of 1,500 bytes, \
+a queue of one bandwidth-delay product (at least 64 KiB), random loss in each direction. The relay runs on the same \
+machine.
+
+- A name such as 50-200-1 is a round trip in ms, a rate in Mbit/s and the loss in per cent. All rows but those have \
+50 ms, 200 Mbit/s and no loss unless their name says otherwise. rtt-500 has 50 Mbit/s, rtt-1000 has 20; down-200-5 has \
+200 Mbit/s towards the receiver and 5 back, up-20-100 pushes over 20 and has 100 back. freeze-20 stops for 20 ms every \
+0.5 s, freeze-60 for 60 ms every 2 s, freeze-150 for 150 ms every 5 s, each interval random by half. In busy, another \
+program of the same priority keeps each core busy.
+- A large file has 128 MiB or what the link carries in 20 s (rtt-1000: 40 s). A program is stopped after 60 s and \
+rated by what it has: *. \"Perfect window\" is a lane of ours from memory to memory with a window fixed at 1.1 \
+bandwidth-delay products, \"our lane\" the same with our congestion control.
+- \"Resent\" is what the sender put on the link beyond the content and its headers, right to about half a per cent.
+- Slow links have a token bucket at the sender, 50 ms and no loss. The client is killed after 60 s, started again, and \
+killed after another 60 s; \"kept\" is what the next run need not fetch. Carried are all bytes that arrived.
+- TCP is BBR unless it says Cubic. rsync's daemon encrypts nothing.
+- Of several runs the median is shown.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_takes_twenty_seconds_or_has_128_mib() {
+        let bytes = |name: &str| chosen(&[name.to_owned()]).unwrap()[0].file_bytes();
+        assert_eq!(
+            (bytes("50-200-0"), bytes("rtt-500"), bytes("rtt-1000")),
+            (128 << 20, 119 << 20, 95 << 20)
+        );
+    }
+
+    #[test]
+    fn rows_are_chosen_by_how_their_names_begin() {
+        let names = |only: &[&str]| -> Result<Vec<&str>> {
+            let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+            Ok(chosen(&only)?.iter().map(|row| row.name).collect())
+        };
+        assert_eq!(names(&["freeze"]).unwrap(), ["freeze-20", "freeze-60", "freeze-150"]);
+        assert_eq!(names(&["1mb-50", "busy"]).unwrap(), ["busy", "1mb-50"]);
+        assert_eq!(names(&[SHARES]).unwrap(), [""; 0]);
+        assert_eq!(names(&[]).unwrap().len(), ROWS.len());
+        assert!(names(&["nowhere"]).unwrap_err().to_string().contains("50-200-0"));
+        assert_eq!(names(&SHORT).unwrap().len(), SHORT.len());
+    }
+}

@@ -6,7 +6,7 @@
 mod cycles;
 mod docs;
 mod layers;
-mod shape;
+mod model;
 mod source;
 mod spec;
 mod surface;
@@ -33,12 +33,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let spec = spec::Rules::load(root)?;
     let mut violations = Vec::new();
     for file in &files {
-        violations.extend(shape::check(file));
         violations.extend(words::check(file));
         violations.extend(spec.check(file));
     }
     violations.extend(words::check_all(&files));
-    violations.extend(cycles::check(&files));
+    violations.extend(cycles::check(root, &surface::CRATES)?);
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
     violations.extend(surface::check(root, args.bless)?);
@@ -77,4 +76,17 @@ impl fmt::Display for Violation {
             line => write!(f, "{}:{line}: {}", self.path.display(), self.what),
         }
     }
+}
+
+/// A directory with the crate `a`, which is made of these files.
+#[cfg(test)]
+fn crate_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::TempDir::new().unwrap();
+    let src = root.path().join("crates/a/src");
+    for (path, text) in files {
+        let path = src.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    root
 }

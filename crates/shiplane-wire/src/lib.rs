@@ -105,6 +105,7 @@ extern crate std;
 mod attributes;
 mod code;
 mod digest;
+mod entry_kind;
 mod escape;
 mod frame;
 #[doc(hidden)]
@@ -139,12 +140,13 @@ mod engine {
     pub use crate::{
         attributes::{AccessEntry, AccessTag, Attributes, AttributesRefused, Principal},
         digest::{Piece, TransferDigestError, TransferHasher},
+        entry_kind::EntryKind,
         header::records_opening,
         holes::Holes,
         link_target::{LinkTarget, LinkTargetRefused},
         path::{PathRefused, RelPath},
         records::{
-            BlockSignature, BlockSignatures, Entry, EntryKind, LeftOutReason, Load, Mtime, ProviderRecord,
+            BlockSignature, BlockSignatures, Entry, LeftOutReason, Load, Mtime, ProviderRecord,
             ReceiverRecord, RecordError, RecordReader, Span, Version,
         },
     };

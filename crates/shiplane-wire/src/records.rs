@@ -12,7 +12,7 @@ mod signatures;
 pub use error::RecordError;
 pub use left_out::LeftOutReason;
 pub use load::Load;
-pub use provider::{Entry, EntryKind, Mtime, ProviderRecord, Version};
+pub use provider::{Entry, Mtime, ProviderRecord, Version};
 pub use reader::{Record, RecordReader};
 pub use receiver::{ReceiverRecord, Span};
 pub use signatures::{BlockSignature, BlockSignatures};

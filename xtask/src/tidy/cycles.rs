@@ -2,124 +2,105 @@
 //! by way of others.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Result;
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use quote::ToTokens as _;
+use syn::Item;
 
 use super::Violation;
-use super::source::{SourceFile, code};
+use super::model::{Crate, Meaning, is_test};
 
 /// Modules by name, with those that each uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;
 
 /// One violation for each circle of modules.
-pub(super) fn check(files: &[SourceFile]) -> Vec<Violation> {
-    let crates: BTreeSet<_> = files.iter().filter_map(SourceFile::crate_name).collect();
-    crates.into_iter().flat_map(|name| check_crate(name, files)).collect()
+pub(super) fn check(root: &Path, crates: &[&str]) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    for name in crates {
+        for circle in circles(&uses(&Crate::load(root, name, is_test)?)) {
+            let names: Vec<_> = circle.iter().map(String::as_str).collect();
+            let what = format!("the modules {} use each other: let imports go one way", names.join(", "));
+            violations.push(Violation { path: format!("crates/{name}/src/lib.rs").into(), line: 0, what });
+        }
+    }
+    Ok(violations)
 }
 
-fn check_crate(name: &str, files: &[SourceFile]) -> Vec<Violation> {
-    let root = format!("crates/{name}/src");
-    let within = |file: &&SourceFile| file.path.starts_with(&root);
-    let Some(lib) = files.iter().find(|file| file.path.ends_with(format!("{root}/lib.rs"))) else {
-        return Vec::new();
-    };
-    let modules = modules(lib);
+fn uses(krate: &Crate) -> Uses {
     let mut uses = Uses::new();
-    for file in files.iter().filter(within) {
-        let relative = file.path.strip_prefix(&root).unwrap_or(&file.path);
-        let parts: Vec<_> = relative.iter().map(|part| part.to_string_lossy()).collect();
-        let Some(own) = parts.first().map(|part| part.trim_end_matches(".rs")) else { continue };
-        // How many `super` lead to the crate's root.
-        let depth = parts.len() - usize::from(parts.last().is_some_and(|last| last == "mod.rs"));
-        let text = text(file);
-        let root = "super::".repeat(depth);
-        let named = first_names(&text, "crate::").into_iter().chain(first_names(&text, &root));
-        let used = named.filter_map(|name| modules.get(&name).cloned());
-        let used = used.filter(|used| used != own && used != TOOLS);
-        uses.entry(own.to_owned()).or_default().extend(used);
-    }
-    let names = |circle: &BTreeSet<String>| circle.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let named = |circle| format!("the modules {} use each other: let imports go one way", names(circle));
-    circles(&uses).iter().map(|circle| lib.violation_of_all(named(circle))).collect()
-}
-
-/// The module that a name at the crate's root stands for: its own, or that which it is re-exported from.
-fn modules(lib: &SourceFile) -> BTreeMap<String, String> {
-    let text = text(lib);
-    let mut modules = BTreeMap::new();
-    for line in text.lines() {
-        if let Some((_, name)) = line.split_once("mod ")
-            && let Some(name) = name.strip_suffix(';')
-            && !line.starts_with(' ')
-        {
-            modules.insert(name.to_owned(), name.to_owned());
+    for (at, module) in krate.modules.iter().enumerate() {
+        let Some((own, depth)) = top(krate, at) else { continue };
+        let mut named = Vec::new();
+        for item in module.items.iter().filter(|item| !matches!(item, Item::Mod(_))) {
+            root_names(item.to_token_stream(), depth, &mut named);
         }
+        let meanings = named.into_iter().flat_map(|name| krate.meanings_of(0, &[name]));
+        let used = meanings.filter_map(|meaning| match meaning {
+            Meaning::Module(found) | Meaning::Item(found, _) | Meaning::Made(found, ..) => top(krate, found),
+            Meaning::Elsewhere(_) => None,
+        });
+        let used = used.map(|(used, _)| used).filter(|used| *used != own && used != TOOLS);
+        uses.entry(own.clone()).or_default().extend(used);
     }
-    let mut exported = BTreeMap::new();
-    for module in modules.keys() {
-        for name in last_names(&text, &format!("pub use {module}::")) {
-            exported.insert(name, module.clone());
-        }
+    uses
+}
+
+/// The top-level module that a module is in, and how many `super` lead from it to the root; none for the root itself.
+fn top(krate: &Crate, mut module: usize) -> Option<(String, usize)> {
+    let mut depth = 0;
+    let mut name = None;
+    while let Some(parent) = krate.modules[module].parent {
+        (name, module, depth) = (Some(krate.modules[module].name.clone()), parent, depth + 1);
     }
-    exported.extend(modules);
-    exported
+    Some((name?, depth))
 }
 
-/// The code of a file, without its tests.
-fn text(file: &SourceFile) -> String {
-    let lines = file.lines.iter().enumerate().filter(|(at, _)| !file.is_test(*at));
-    lines.flat_map(|(_, line)| [code(line), "\n"]).collect()
-}
-
-/// The first name of each path that follows `prefix`, of which there are several in braces.
-fn first_names(text: &str, prefix: &str) -> Vec<String> {
-    let names = trees(text, prefix).into_iter().map(word);
-    names.filter(|name| !name.is_empty()).collect()
-}
-
-/// The last name of each path that follows `prefix`.
-fn last_names(text: &str, prefix: &str) -> Vec<String> {
-    let last = |path: &str| word(path.rsplit("::").next().unwrap_or(path));
-    // The comma before a closing brace leaves nothing after it.
-    let names = trees(text, prefix).into_iter().map(last);
-    names.filter(|name| !name.is_empty()).collect()
-}
-
-fn word(path: &str) -> String {
-    path.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
-}
-
-fn trees<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
-    let mut found = Vec::new();
-    for (at, _) in text.match_indices(prefix) {
-        // `super::super::` is not what is meant by `super::`.
-        if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
-            continue;
-        }
-        let rest = &text[at + prefix.len()..];
-        match rest.strip_prefix('{') {
-            Some(inner) => found.extend(parts(inner)),
-            None => found.push(&rest[..rest.find([';', ' ', '\n', '(', ')', ',']).unwrap_or(rest.len())]),
-        }
-    }
-    found
-}
-
-/// What stands between the commas up to the brace that closes.
-fn parts(inner: &str) -> Vec<&str> {
-    let (mut found, mut depth, mut from) = (Vec::new(), 0, 0);
-    for (at, c) in inner.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' if depth == 0 => {
-                found.push(&inner[from..at]);
-                break;
+/// The names that follow `crate::`, or as many `super::` as lead to the root; several in braces.
+fn root_names(tokens: TokenStream, depth: usize, named: &mut Vec<String>) {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut supers = 0;
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Ident(ident) if ident == "super" => supers += 1,
+            TokenTree::Ident(ident) if ident == "crate" => supers = depth,
+            TokenTree::Ident(ident) if supers == depth => {
+                named.push(ident.to_string());
+                supers = 0;
             }
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                found.push(&inner[from..at]);
-                from = at + 1;
+            TokenTree::Punct(punct) if punct.as_char() == ':' => {}
+            TokenTree::Group(group) if supers == depth && group.delimiter() == Delimiter::Brace => {
+                named.extend(firsts(group.stream()));
+                supers = 0;
+            }
+            _ => supers = 0,
+        }
+        // `pub(crate)` names nothing.
+        let is_path = matches!(tokens.get(at + 1), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+        if matches!(token, TokenTree::Ident(_)) && !is_path {
+            supers = 0;
+        }
+        if let TokenTree::Group(group) = token {
+            root_names(group.stream(), depth, named);
+        }
+    }
+}
+
+/// The first name of each part between commas.
+fn firsts(tokens: TokenStream) -> Vec<String> {
+    let mut is_first = true;
+    let mut found = Vec::new();
+    for token in tokens {
+        match token {
+            TokenTree::Ident(ident) if is_first => found.push(ident.to_string()),
+            TokenTree::Punct(punct) if punct.as_char() == ',' => {
+                is_first = true;
+                continue;
             }
             _ => {}
         }
+        is_first = false;
     }
     found
 }
@@ -151,20 +132,22 @@ const TOOLS: &str = "fuzz";
 
 #[cfg(test)]
 mod tests {
+    use super::super::crate_of;
     use super::*;
 
     /// Violations of a crate with these files.
     fn violations(files: &[(&str, &str)]) -> usize {
-        let file = |(path, text): &(&str, &str)| SourceFile::new(format!("crates/a/src/{path}"), text);
-        check(&files.iter().map(file).collect::<Vec<_>>()).len()
+        check(crate_of(files).path(), &["a"]).unwrap().len()
     }
 
     const LIB: (&str, &str) =
         ("lib.rs", "mod a;\npub mod b;\nmod c;\n\npub use a::{A, sub::Deep};\npub use c::C;\n");
 
+    const SUB: &str = "pub mod sub;\npub struct A;\nuse crate::b::B;\n";
+
     #[test]
     fn one_way_is_no_circle() {
-        let files = [LIB, ("a.rs", "use crate::b::B;\n"), ("b.rs", "use crate::{c::C};\n"), ("c.rs", "")];
+        let files = [LIB, ("a.rs", SUB), ("a/sub.rs", ""), ("b.rs", "use crate::{c::C};\n"), ("c.rs", "")];
         assert_eq!(violations(&files), 0);
     }
 
@@ -177,23 +160,32 @@ mod tests {
             "use crate::A;\n",
             "fn f() { crate::Deep::new() }\n",
         ] {
-            assert_eq!(violations(&[LIB, ("a.rs", "use crate::b::B;\n"), ("b.rs", back)]), 1, "{back}");
+            let files =
+                [LIB, ("a.rs", SUB), ("a/sub.rs", "pub struct Deep;\n"), ("b.rs", back), ("c.rs", "")];
+            assert_eq!(violations(&files), 1, "{back}");
         }
-        let deep = [LIB, ("a/sub.rs", "use super::super::c::C;\n"), ("c/mod.rs", "use super::a;\n")];
+        let deep = [
+            LIB,
+            ("a.rs", "mod sub;"),
+            ("a/sub.rs", "use super::super::c::C;\n"),
+            ("b.rs", ""),
+            ("c/mod.rs", "use super::a;\n"),
+        ];
         assert_eq!(violations(&deep), 1);
-        let three =
-            [("a.rs", "use crate::b;\n"), ("b.rs", "use crate::C;\n"), ("c.rs", "use crate::a::A;\n")];
-        assert_eq!(violations(&[&[LIB], &three[..]].concat()), 1);
+        let c = "pub struct C;\nuse crate::a::A;\n";
+        let three = [LIB, ("a.rs", SUB), ("a/sub.rs", ""), ("b.rs", "use crate::C;\n"), ("c.rs", c)];
+        assert_eq!(violations(&three), 1);
     }
 
     #[test]
     fn what_a_module_keeps_to_itself_and_its_tests_do_not_count() {
+        let tests = "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n";
         let files = [
             LIB,
-            ("a.rs", "mod sub;\nuse crate::b::B;\n"),
-            ("a/sub.rs", "use super::A;\nuse crate::a::A;\n"),
-            ("b.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n"),
-            ("b/tests.rs", "use crate::a::A;\n"),
+            ("a.rs", SUB),
+            ("a/sub.rs", "use super::A;\nuse crate::a::A;\npub(crate) struct C;\n"),
+            ("b.rs", tests),
+            ("c.rs", ""),
         ];
         assert_eq!(violations(&files), 0);
     }

@@ -1,11 +1,21 @@
-//! Checks words: forbidden ones, and ones that are limited to one file.
+//! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden or limited to
+//! one file.
 
 use super::Violation;
 use super::source::{SourceFile, code};
 
-/// What is wrong with the words of one file.
+/// What is wrong with the text of one file. (Clippy counts the lines of functions.)
 pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     let mut violations = Vec::new();
+    if !file.lines.first().is_some_and(|line| line.starts_with("//! ")) {
+        let what = "begins without `//!`: say in the first line what the file is for";
+        violations.push(file.violation_of_all(what));
+    }
+    let len = file.lines.len();
+    if len > MAX_FILE_LINES {
+        let what = format!("{len} lines, at most {MAX_FILE_LINES}: split it by responsibility");
+        violations.push(file.violation_of_all(what));
+    }
     for (number, line) in file.lines.iter().enumerate() {
         for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
             violations.push(file.violation(number, format!("`{word}`: finish it, or leave it out")));
@@ -17,14 +27,6 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
         if let Some((name, term)) = private_name(code(line)) {
             violations.push(file.violation(number, format!("`{name}` is a private word: say `{term}`")));
         }
-        if line.contains(QUINN) && !may_name_quinn(file, number) {
-            let what = format!("`{QUINN}` above the transport: only shiplane-transport knows quinn");
-            violations.push(file.violation(number, what));
-        }
-        if shows_quinn(file, number) {
-            let what = format!("`{QUINN}` in a public signature: give it a type of ours");
-            violations.push(file.violation(number, what));
-        }
     }
     violations
 }
@@ -33,7 +35,7 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
 pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let dangerous: Vec<&SourceFile> =
-        files.iter().filter(|file| in_crates(file) && has_code(file, DANGEROUS)).collect();
+        files.iter().filter(|file| file.crate_name().is_some() && has_code(file, DANGEROUS)).collect();
     if dangerous.len() > 1 {
         let what = format!("`{DANGEROUS}` in more than one file: certificates are judged in one place");
         violations.extend(dangerous.iter().map(|file| file.violation_of_all(what.as_str())));
@@ -54,30 +56,6 @@ fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
     None
 }
 
-fn may_name_quinn(file: &SourceFile, line: usize) -> bool {
-    let is_below = |place: &&str| file.path.starts_with(place);
-    ["crates/shiplane-transport", "benches", "xtask/lab/src/peers"].iter().any(is_below)
-        // They play octopii nodes by hand.
-        || (file.path.starts_with("crates/shiplane-octopii") && file.is_test(line))
-}
-
-/// Whether a public item names quinn in its first line. What is hidden from the docs, and what tests play hostile peers
-/// with, may.
-fn shows_quinn(file: &SourceFile, line: usize) -> bool {
-    let is_public = |text: &str| text.starts_with("pub ") || text.starts_with("impl From<");
-    let is_hidden = || file.lines[line.saturating_sub(3)..line].iter().any(|above| above.contains(HIDDEN));
-    let text = code(&file.lines[line]).trim_start();
-    file.path.starts_with("crates/shiplane-transport/src")
-        && is_public(text)
-        && text.contains(QUINN)
-        && !file.path.ends_with("test_support.rs")
-        && !is_hidden()
-}
-
-fn in_crates(file: &SourceFile) -> bool {
-    file.crate_name().is_some()
-}
-
 /// Whether the code says the word; comments may name what they explain.
 fn has_code(file: &SourceFile, word: &str) -> bool {
     file.lines.iter().any(|line| code(line).contains(word))
@@ -91,6 +69,9 @@ fn sleeps(code: &str) -> bool {
         !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.')
     })
 }
+
+/// More than this and a file holds two things.
+const MAX_FILE_LINES: usize = 600;
 
 /// Keywords before a declared name.
 const KEYWORDS: [&str; 6] = ["struct", "enum", "trait", "type", "fn", "mod"];
@@ -153,8 +134,6 @@ const PRIVATE: [(&str, &str); 52] = [
 
 // Put together from two halves, or this file would break its own rules.
 const UNFINISHED: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
-const QUINN: &str = concat!("quinn", "::");
-const HIDDEN: &str = "#[doc(hidden)]";
 const DANGEROUS: &str = concat!(".dan", "gerous()");
 const SLEEP: &str = concat!("sle", "ep(");
 
@@ -162,12 +141,9 @@ const SLEEP: &str = concat!("sle", "ep(");
 mod tests {
     use super::*;
 
-    fn file(path: &str, text: &str) -> SourceFile {
-        SourceFile::new(path, text)
-    }
-
+    /// Violations of a file that says what it is for, and then this.
     fn count(path: &str, text: &str) -> usize {
-        check(&file(path, text)).len()
+        check(&SourceFile::new(path, &format!("//! Docs.\n{text}"))).len()
     }
 
     #[test]
@@ -211,32 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn quinn_is_named_by_the_transport_and_what_measures_and_loads_it() {
-        let line = format!("use {QUINN}Connection;");
-        assert_eq!(count("crates/shiplane-transport/src/a.rs", &line), 0);
-        assert_eq!(count("benches/bin/a.rs", &line), 0);
-        assert_eq!(count("xtask/lab/src/peers/a.rs", &line), 0);
-        assert_eq!(count("crates/shiplane-protocols/src/a.rs", &line), 1);
-        assert_eq!(count("crates/shiplane-cli/src/a.rs", &line), 1);
-        assert_eq!(count("crates/shiplane-octopii/src/a.rs", &line), 1);
-        assert_eq!(count("crates/shiplane-octopii/src/tests/a.rs", &line), 0);
-    }
-
-    #[test]
-    fn no_public_item_of_the_transport_names_quinn() {
-        let path = "crates/shiplane-transport/src/a.rs";
-        assert_eq!(count(path, &format!("    pub fn a(b: {QUINN}Connection) {{}}")), 1);
-        assert_eq!(count(path, &format!("impl From<{QUINN}ReadError> for A {{}}")), 1);
-        assert_eq!(count(path, &format!("    pub(crate) fn a(b: {QUINN}Connection) {{}}")), 0);
-        assert_eq!(count(path, &format!("{HIDDEN}\npub fn a(b: {QUINN}Connection) {{}}")), 0);
+    fn a_file_says_what_it_is_for_and_is_not_too_long() {
+        let what = |text: &str| check(&SourceFile::new("crates/x/src/a.rs", text)).remove(0).what;
+        assert_eq!(count("crates/x/src/a.rs", &"\n".repeat(598)), 0);
+        assert!(what("fn a() {}\n").contains("begins without"));
+        assert!(what(&format!("//! Docs.\n{}", "\n".repeat(600))).contains("601 lines"));
     }
 
     #[test]
     fn certificates_are_judged_in_one_file() {
         let text = format!("    .with{DANGEROUS}\n    .again{DANGEROUS}");
-        let one = || file("crates/shiplane-transport/src/tls.rs", &text);
+        let one = || SourceFile::new("crates/shiplane-transport/src/tls.rs", &text);
         assert_eq!(check_all(&[one()]), []);
-        let two = file("crates/shiplane-octopii/src/tls.rs", &text);
+        let two = SourceFile::new("crates/shiplane-octopii/src/tls.rs", &text);
         assert_eq!(check_all(&[one(), two]).len(), 2);
     }
 }

@@ -9,7 +9,7 @@ use super::fields::{Fields, put_record};
 use super::receiver::{check_spans, put_spans, read_spans};
 use super::{BlockSignatures, LeftOutReason, Load, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, FIRST_ENTRY_BYTES, MAX_FRAME_LEN_BYTES};
-use crate::{Attributes, Digest, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
+use crate::{Attributes, Digest, EntryKind, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
 
 /// What the provider of a transfer says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -301,18 +301,6 @@ impl Entry {
         }
         self.mtime.check()
     }
-}
-
-/// What an entry is. Nothing else is ever created from a peer's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum EntryKind {
-    /// A regular file.
-    File = 0,
-    /// A directory.
-    Directory = 1,
-    /// A symbolic link, which is never followed.
-    Symlink = 2,
 }
 
 impl EntryKind {

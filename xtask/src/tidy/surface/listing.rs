@@ -1,13 +1,13 @@
 //! The surface as text: each item that can be named from outside, with its signature.
 
-use std::{collections::HashSet, fmt, ops::Range, rc::Rc};
+use std::{collections::HashSet, fmt};
 
 use syn::{
     Attribute, Fields, FnArg, GenericArgument, ImplItem, Item, ItemImpl, PathArguments, ReturnType,
-    Signature, TraitItem, Type, Visibility, spanned::Spanned as _,
+    Signature, TraitItem, Type, Visibility, spanned::Spanned,
 };
 
-use super::model::{Crate, Meaning, attributes, is_conditional, is_hidden};
+use super::super::model::{Crate, Meaning, attributes, declared, is_conditional, is_hidden, leaves};
 
 /// All of a crate's surface, in order of the names.
 pub(super) struct Listing {
@@ -92,16 +92,17 @@ fn visit(krate: &Crate, module: usize, prefix: &str, named: &mut Vec<(String, Me
         match item {
             Item::Mod(inner) if is_public(&inner.vis) => {
                 let name = inner.ident.to_string();
-                for meaning in krate.meanings(module, &name) {
+                for meaning in krate.meanings_of(module, std::slice::from_ref(&name)) {
                     if let Meaning::Module(found) = meaning {
                         visit(krate, found, &format!("{prefix}{name}::"), named);
                     }
                 }
             }
             Item::Use(brings) if is_public(&brings.vis) => {
-                for (name, meanings) in krate.brought_in(module, brings) {
-                    for meaning in meanings {
-                        bring(krate, prefix, name.as_deref(), meaning, named);
+                // What a glob is of must be a module.
+                for leaf in leaves(&brings.tree) {
+                    for meaning in krate.meanings_of(module, &leaf.path) {
+                        bring(krate, prefix, leaf.name.as_deref(), meaning, named);
                     }
                 }
             }
@@ -149,8 +150,7 @@ fn impls(krate: &Crate) -> Vec<Impl<'_>> {
                 && let Type::Path(of) = &*item.self_ty
                 && !is_hidden(&item.attrs)
             {
-                let path: Vec<String> = of.path.segments.iter().map(|part| part.ident.to_string()).collect();
-                found.push(Impl { of: krate.meanings_of(module, &path), module, item });
+                found.push(Impl { of: krate.meanings_of(module, &names_of(&of.path)), module, item });
             }
         }
     }
@@ -200,62 +200,28 @@ impl Render<'_> {
 
     fn item(&self, entry: &mut Entry, module: usize, item: &Item) {
         let text = &self.krate.modules[module].text;
-        let head = |from: Range<usize>, to: Range<usize>| one_line(&text[from.start..to.end]);
-        let traits = derived(attributes(item));
+        let (Some((vis, _)), Some(body_at)) = (declared(item), body_at(item)) else { return };
         let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
         let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
+        let head = one_line(&text[vis.span().byte_range().start..body_at]);
+        entry.lines.push(format!("{}: {marked}{head}{}", entry.path, derived(attributes(item))));
+        entry.is_type = !matches!(item, Item::Const(_) | Item::Static(_) | Item::Fn(_));
         match item {
             Item::Struct(item) => {
-                entry.is_type = true;
-                let end = item
-                    .generics
-                    .where_clause
-                    .as_ref()
-                    .map_or_else(|| item.generics.span(), |clause| clause.span());
-                let end = if item.generics.params.is_empty() && item.generics.where_clause.is_none() {
-                    item.ident.span()
-                } else {
-                    end
-                };
-                let named = head(item.vis.span().byte_range(), end.byte_range());
-                entry.lines.push(format!("{}: {marked}{named}{traits}", entry.path));
-                let fields = public_fields(&item.fields, text);
+                let fields = item.fields.iter().filter(|field| is_shown(Some(&field.vis), &field.attrs));
+                let fields: Vec<_> =
+                    fields.map(|field| format!("    {}", between(text, &field.vis, &field.ty))).collect();
                 entry.is_exhaustive =
                     !non_exhaustive && !fields.is_empty() && fields.len() == item.fields.len();
-                entry.lines.extend(fields.into_iter().map(|field| format!("    {field}")));
+                entry.lines.extend(fields);
             }
             Item::Enum(item) => {
-                entry.is_type = true;
                 entry.is_exhaustive = !non_exhaustive;
-                let named = head(item.vis.span().byte_range(), item.ident.span().byte_range());
-                let generics = one_line(&text[item.generics.span().byte_range()]);
-                let generics = if item.generics.params.is_empty() { String::new() } else { generics };
-                entry.lines.push(format!("{}: {marked}{named}{generics}{traits}", entry.path));
-                for variant in item.variants.iter().filter(|variant| !is_hidden(&variant.attrs)) {
-                    entry.lines.push(format!("    {}", variant_line(variant, text)));
-                }
+                let variants = item.variants.iter().filter(|variant| !is_hidden(&variant.attrs));
+                entry.lines.extend(variants.map(|variant| format!("    {}", variant_line(variant, text))));
             }
-            Item::Trait(item) => {
-                entry.is_type = true;
-                let end = item.brace_token.span.open().byte_range().start;
-                let named = one_line(&text[item.vis.span().byte_range().start..end]);
-                entry.lines.push(format!("{}: {named}", entry.path));
-                item.items.iter().for_each(|part| trait_part(entry, part, text));
-            }
-            Item::Type(item) => {
-                entry.is_type = true;
-                let named = head(item.vis.span().byte_range(), item.ty.span().byte_range());
-                entry.lines.push(format!("{}: {named}", entry.path));
-            }
-            Item::Const(item) => {
-                let named = head(item.vis.span().byte_range(), item.ty.span().byte_range());
-                entry.lines.push(format!("{}: {named}", entry.path));
-            }
-            Item::Fn(item) => {
-                let named = head(item.vis.span().byte_range(), item.sig.span().byte_range());
-                entry.lines.push(format!("{}: {named}", entry.path));
-                entry.functions.push(function(&item.sig, &item.attrs, text));
-            }
+            Item::Trait(item) => item.items.iter().for_each(|part| trait_part(entry, part, text)),
+            Item::Fn(item) => entry.functions.push(function(&item.sig, &item.attrs, text)),
             _ => {}
         }
     }
@@ -273,17 +239,15 @@ impl Render<'_> {
         }
     }
 
-    fn methods(&self, entry: &mut Entry, item: &ItemImpl, text: &Rc<str>) {
+    fn methods(&self, entry: &mut Entry, item: &ItemImpl, text: &str) {
         for part in &item.items {
             match part {
-                ImplItem::Fn(part) if is_public(&part.vis) && is_shown(&part.attrs) => {
-                    let range = part.vis.span().byte_range().start..part.sig.span().byte_range().end;
-                    entry.lines.push(format!("    {}", one_line(&text[range])));
+                ImplItem::Fn(part) if is_shown(Some(&part.vis), &part.attrs) => {
+                    entry.lines.push(format!("    {}", between(text, &part.vis, &part.sig)));
                     entry.functions.push(function(&part.sig, &part.attrs, text));
                 }
-                ImplItem::Const(part) if is_public(&part.vis) && is_shown(&part.attrs) => {
-                    let range = part.vis.span().byte_range().start..part.ty.span().byte_range().end;
-                    entry.lines.push(format!("    {}", one_line(&text[range])));
+                ImplItem::Const(part) if is_shown(Some(&part.vis), &part.attrs) => {
+                    entry.lines.push(format!("    {}", between(text, &part.vis, &part.ty)));
                 }
                 ImplItem::Macro(part) => {
                     let name = part.mac.path.get_ident().map(ToString::to_string).unwrap_or_default();
@@ -298,32 +262,49 @@ impl Render<'_> {
 
     /// Whether a trait, or what it is of, is an item of this crate that cannot be named from outside.
     fn names_private(&self, module: usize, path: &syn::Path) -> bool {
-        let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
-        let is_private = |meanings: Vec<Meaning>| {
+        let is_private = |path: &syn::Path| {
+            let meanings = self.krate.meanings_of(module, &names_of(path));
             let is_ours = |meaning: &Meaning| matches!(meaning, Meaning::Item(..));
             meanings.iter().any(|meaning| is_ours(meaning) && !self.listed.contains(meaning))
         };
         let of = path.segments.iter().filter_map(|part| match &part.arguments {
-            PathArguments::AngleBracketed(of) => Some(of),
+            PathArguments::AngleBracketed(of) => Some(&of.args),
             PathArguments::None | PathArguments::Parenthesized(_) => None,
         });
-        let mut of = of.flat_map(|of| &of.args).filter_map(|argument| match argument {
-            GenericArgument::Type(Type::Path(of)) => Some(of),
+        let mut of = of.flatten().filter_map(|argument| match argument {
+            GenericArgument::Type(Type::Path(of)) => Some(&of.path),
             _ => None,
         });
-        is_private(self.krate.meanings_of(module, &parts))
-            || of.any(|of| {
-                let parts: Vec<String> = of.path.segments.iter().map(|part| part.ident.to_string()).collect();
-                is_private(self.krate.meanings_of(module, &parts))
-            })
+        is_private(path) || of.any(is_private)
     }
 }
 
-fn public_fields(fields: &Fields, text: &str) -> Vec<String> {
-    let shown = fields.iter().filter(|field| is_public(&field.vis) && is_shown(&field.attrs));
-    shown
-        .map(|field| one_line(&text[field.vis.span().byte_range().start..field.ty.span().byte_range().end]))
-        .collect()
+fn names_of(path: &syn::Path) -> Vec<String> {
+    path.segments.iter().map(|part| part.ident.to_string()).collect()
+}
+
+/// Where the part of an item begins that is no signature.
+fn body_at(item: &Item) -> Option<usize> {
+    let span = match item {
+        Item::Struct(item) => match &item.fields {
+            Fields::Named(fields) => fields.brace_token.span.open(),
+            Fields::Unnamed(fields) => fields.paren_token.span.open(),
+            Fields::Unit => item.semi_token?.span,
+        },
+        Item::Enum(item) => item.brace_token.span.open(),
+        Item::Trait(item) => item.brace_token.span.open(),
+        Item::Type(item) => item.semi_token.span,
+        Item::Const(item) => item.eq_token.span,
+        Item::Static(item) => item.eq_token.span,
+        Item::Fn(item) => item.block.brace_token.span.open(),
+        _ => return None,
+    };
+    Some(span.byte_range().start)
+}
+
+/// The text from the beginning of one part to the end of another, in one line.
+fn between(text: &str, from: &impl Spanned, to: &impl Spanned) -> String {
+    one_line(&text[from.span().byte_range().start..to.span().byte_range().end])
 }
 
 fn variant_line(variant: &syn::Variant, text: &str) -> String {
@@ -341,22 +322,18 @@ fn variant_line(variant: &syn::Variant, text: &str) -> String {
 }
 
 fn trait_part(entry: &mut Entry, part: &TraitItem, text: &str) {
-    match part {
-        TraitItem::Fn(part) if is_shown(&part.attrs) => {
-            entry.lines.push(format!("    {}", one_line(&text[part.sig.span().byte_range()])));
+    let line = match part {
+        TraitItem::Fn(part) if is_shown(None, &part.attrs) => {
             entry.functions.push(function(&part.sig, &part.attrs, text));
+            between(text, &part.sig, &part.sig)
         }
-        TraitItem::Type(part) if is_shown(&part.attrs) => {
-            entry
-                .lines
-                .push(format!("    {}", one_line(&text[part.span().byte_range()]).trim_end_matches(';')));
+        TraitItem::Type(part) if is_shown(None, &part.attrs) => {
+            between(text, part, part).trim_end_matches(';').to_owned()
         }
-        TraitItem::Const(part) if is_shown(&part.attrs) => {
-            let range = part.const_token.span().byte_range().start..part.ty.span().byte_range().end;
-            entry.lines.push(format!("    {}", one_line(&text[range])));
-        }
-        _ => {}
-    }
+        TraitItem::Const(part) if is_shown(None, &part.attrs) => between(text, &part.const_token, &part.ty),
+        _ => return,
+    };
+    entry.lines.push(format!("    {line}"));
 }
 
 fn function(signature: &Signature, attributes: &[Attribute], text: &str) -> Function {
@@ -402,15 +379,7 @@ fn derived(attributes: &[Attribute]) -> String {
 }
 
 fn public_name(item: &Item) -> Option<String> {
-    let (vis, ident) = match item {
-        Item::Const(item) => (&item.vis, &item.ident),
-        Item::Enum(item) => (&item.vis, &item.ident),
-        Item::Fn(item) => (&item.vis, &item.sig.ident),
-        Item::Struct(item) => (&item.vis, &item.ident),
-        Item::Trait(item) => (&item.vis, &item.ident),
-        Item::Type(item) => (&item.vis, &item.ident),
-        _ => return None,
-    };
+    let (vis, ident) = declared(item)?;
     is_public(vis).then(|| ident.to_string())
 }
 
@@ -418,8 +387,8 @@ fn is_public(visibility: &Visibility) -> bool {
     matches!(visibility, Visibility::Public(_))
 }
 
-fn is_shown(attributes: &[Attribute]) -> bool {
-    !is_hidden(attributes) && !is_conditional(attributes)
+fn is_shown(visibility: Option<&Visibility>, attributes: &[Attribute]) -> bool {
+    visibility.is_none_or(is_public) && !is_hidden(attributes) && !is_conditional(attributes)
 }
 
 /// `CamelCase`, unlike functions and constants.

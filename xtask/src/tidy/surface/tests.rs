@@ -1,21 +1,14 @@
 //! A small crate, and what of it is listed.
 
-use std::fs;
+use super::super::{
+    crate_of,
+    model::{Crate, is_conditional},
+};
+use super::{listing::Listing, rules};
 
-use tempfile::TempDir;
-
-use super::{listing::Listing, model::Crate, rules};
-
-/// The listing of a crate `a` that is made of these files.
+/// The listing of a crate that is made of these files.
 fn listed(files: &[(&str, &str)]) -> Listing {
-    let root = TempDir::new().unwrap();
-    let src = root.path().join("crates/a/src");
-    for (path, text) in files {
-        let path = src.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    Listing::of(&Crate::load(root.path(), "a").unwrap())
+    Listing::of(&Crate::load(crate_of(files).path(), "a", is_conditional).unwrap())
 }
 
 fn paths(listing: &Listing) -> Vec<&str> {

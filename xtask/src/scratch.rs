@@ -83,16 +83,6 @@ pub fn free_bytes(_path: &Path) -> Result<u64> {
     Ok(u64::MAX)
 }
 
-/// Waits until all that was written to any file system is on its disk.
-#[cfg(unix)]
-pub fn sync_disks() {
-    rustix::fs::sync();
-}
-
-/// Not asked for on this platform.
-#[cfg(not(unix))]
-pub fn sync_disks() {}
-
 #[cfg(test)]
 mod tests {
     use super::*;

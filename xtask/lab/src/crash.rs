@@ -10,7 +10,6 @@ mod fixture;
 mod points;
 mod power;
 mod random;
-mod slow;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +24,7 @@ use xtask::units;
 use self::fixture::Fixture;
 use self::random::Victim;
 use self::trace::Fault;
+use crate::measure::slow;
 use crate::run::Missing;
 
 /// The arguments.

@@ -14,25 +14,25 @@ mod pipe;
 mod programs;
 mod report;
 mod shares;
-mod slow_links;
+pub(crate) mod slow;
 mod transfer;
 pub(crate) mod wan;
 mod workload;
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use procfs::FromRead as _;
 use xtask::driver::Verb;
 use xtask::interrupt;
 use xtask::process::Usage;
 use xtask::scratch::Scratch;
 
-pub(crate) use self::link::{Link, RECEIVER, SENDER};
-pub(crate) use self::pipe::Conditions;
-pub(crate) use self::transfer::{Ends, Finished, most_said};
+use self::link::{Link, RECEIVER, SENDER};
+use self::pipe::Conditions;
+use self::transfer::Ends;
 
 use self::busy::Busy;
 use self::lane::{Amount, Control, Flow};
@@ -94,7 +94,7 @@ struct Sample {
 struct Measurement {
     programs: Programs,
     scratch: Scratch,
-    /// Builds the lane's own program for rows of large files.
+    /// The lane's own program, if large files are carried over links.
     lane: Option<PathBuf>,
     runs: u32,
     seed: u64,
@@ -148,7 +148,7 @@ impl Measurement {
         let link = row.link.map(|link| Link::new(link, self.seed + u64::from(number))).transpose()?;
         let ends = Ends { link: link.as_ref(), verb: contender.verb(row.verb) };
         let paths = data.paths(&contender.slug())?;
-        let job = Job::new(row, &ends, data, &paths)?;
+        let job = Job::new(row.link, ends.verb, data, &paths)?;
         if let (Some(link), Some(name)) = (&link, contender.program.congestion_control()) {
             link.set_congestion_control(name)?;
         }
@@ -175,8 +175,8 @@ impl Measurement {
         if end == End::Done {
             server = serving.stop()?;
             server.cpu = server.cpu.saturating_sub(used_before);
-            let closely = number == 0 || (row.link.is_some() && contender.is_ours());
-            data.expect_copy(&paths, closely && (contender.is_ours() || row.link.is_none()))?;
+            let is_ours_over_link = row.link.is_some() && contender.is_ours();
+            data.expect_copy(&paths, is_ours_over_link || row.link.is_none() && number == 0)?;
         } else {
             drop(serving);
             bytes = bytes.min(workload::present_bytes(&paths.destination)?);
@@ -192,8 +192,7 @@ impl Measurement {
 impl Row {
     /// What the link carries, in Mbit/s.
     fn link_mbit(&self) -> f64 {
-        let bucket = |kbit| f64::from(kbit) / 1e3;
-        self.link.map_or(f64::NAN, |link| link.bucket_kbit.map_or(link.rate_mbit, bucket))
+        self.link.map_or(f64::NAN, |link| link.rate_mbit)
     }
 
     /// Whether it is a large file over a link, for which the lane alone is measured too.
@@ -231,14 +230,9 @@ fn counts(link: Option<&Link>) -> Counts {
 }
 
 fn loopback_bytes() -> Option<u64> {
-    // Of this thread: the process's own file is that of its first thread.
-    received_on_loopback(&fs::read_to_string("/proc/thread-self/net/dev").ok()?)
-}
-
-/// The first number of the device's line.
-fn received_on_loopback(table: &str) -> Option<u64> {
-    let line = table.lines().find_map(|line| line.trim_start().strip_prefix("lo:"))?;
-    line.split_whitespace().next()?.parse().ok()
+    // Of this thread: the process's own is that of its first thread.
+    let table = procfs::net::InterfaceDeviceStatus::from_file("/proc/thread-self/net/dev").ok()?;
+    table.0.get("lo").map(|device| device.recv_bytes)
 }
 
 /// Enters a network with nothing but a loopback device, so that the count is exact. All programs started from this thread
@@ -277,11 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_found_among_the_devices() {
-        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes packets\n\
-                     eth0: 7 1 0 0\n    lo:  1234 5 0 0 0 0 0 0 1234 5\n";
-        assert_eq!(received_on_loopback(table), Some(1234));
-        assert_eq!(received_on_loopback("eth0: 7 1"), None);
+    fn loopback_has_a_count() {
         assert!(loopback_bytes().is_some());
     }
 }

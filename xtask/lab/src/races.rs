@@ -100,8 +100,8 @@ struct Race<'a> {
     outside: BTreeMap<PathBuf, Seen>,
 }
 
-/// All of a file that can change, its times included.
-type Seen = (u64, u32, u64, i64, i64, i64, i64, Vec<u8>);
+/// All of a file that can change: inode, mode, links, its times in seconds and nanoseconds, and its content.
+type Seen = ([i64; 7], Vec<u8>);
 
 impl<'a> Race<'a> {
     fn new(shiplane: &'a Shiplane, scratch: &Scratch) -> Result<Self> {
@@ -280,11 +280,10 @@ fn seen(root: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
             true => fs::read(entry.path()).context("cannot look outside")?,
             false => Vec::new(),
         };
-        let times = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
-        let (mtime, mtime_nanos, ctime, ctime_nanos) = times;
-        let seen =
-            (found.ino(), found.mode(), found.nlink(), mtime, mtime_nanos, ctime, ctime_nanos, content);
-        all.insert(entry.into_path(), seen);
+        let [inode, links] = [found.ino(), found.nlink()].map(u64::cast_signed);
+        let (mode, [mtime, ctime]) = (found.mode().into(), [found.mtime(), found.ctime()]);
+        let numbers = [inode, mode, links, mtime, found.mtime_nsec(), ctime, found.ctime_nsec()];
+        all.insert(entry.into_path(), (numbers, content));
     }
     Ok(all)
 }

@@ -9,43 +9,44 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tappers::{Interface, Tun};
 use testlink::Path;
 
-use super::pipe::{Conditions, Counts, Pipe, Traffic};
+use super::pipe::{Conditions, Counts, Pipe};
 use crate::netns::{Namespace, ip, run};
 
 /// An emulated link. Dropping it removes both namespaces and kills what still runs in them.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(super) struct Link {
     pub(super) conditions: Conditions,
     ends: [End; 2],
     /// In the direction of the data.
-    traffic: Arc<Traffic>,
+    counts: Arc<Mutex<Counts>>,
     stop: Arc<AtomicBool>,
     relay: Option<JoinHandle<()>>,
 }
 
 /// A namespace with one device of the same name; removed on drop.
 #[derive(Debug)]
-pub(crate) struct End {
+pub(super) struct End {
     namespace: Namespace,
 }
 
 impl Link {
     /// Sets the link up. Needs root and iproute2.
-    pub(crate) fn new(conditions: Conditions, seed: u64) -> Result<Self> {
+    pub(super) fn new(conditions: Conditions, seed: u64) -> Result<Self> {
         let (process, number) = (std::process::id(), LINKS.fetch_add(1, Ordering::Relaxed));
         let (name_a, name_b) = (format!("sw{process}a{number}"), format!("sw{process}b{number}"));
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
         let ends = [End::new(name_a, SENDER)?, End::new(name_b, RECEIVER)?];
         let relay = Relay::new(conditions, seed, tun_a, tun_b);
-        let (traffic, stop) = (relay.pipes[0].traffic(), Arc::new(AtomicBool::new(false)));
+        let (counts, stop) = (relay.pipes[0].counts(), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let relay = std::thread::spawn(move || relay.run(&stopped));
-        let link = Self { conditions, ends, traffic, stop, relay: Some(relay) };
+        let link = Self { conditions, ends, counts, stop, relay: Some(relay) };
         if let Some(kbit) = conditions.bucket_kbit {
             link.sender().set_token_bucket(kbit)?;
         }
@@ -53,18 +54,18 @@ impl Link {
     }
 
     /// The end that the data comes from, at [`SENDER`].
-    pub(crate) fn sender(&self) -> &End {
+    pub(super) fn sender(&self) -> &End {
         &self.ends[0]
     }
 
     /// The end that the data goes to, at [`RECEIVER`].
-    pub(crate) fn receiver(&self) -> &End {
+    pub(super) fn receiver(&self) -> &End {
         &self.ends[1]
     }
 
     /// What was carried so far in the direction of the data.
-    pub(crate) fn counts(&self) -> Counts {
-        self.traffic.counts()
+    pub(super) fn counts(&self) -> Counts {
+        *self.counts.lock()
     }
 
     /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on.
@@ -135,20 +136,14 @@ impl End {
     }
 
     /// Runs `work` on a thread in this namespace: the programs that it starts are in it too.
-    pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let entered = || self.namespace.enter().and_then(|()| work());
         let outcome = std::thread::scope(|scope| scope.spawn(entered).join());
         outcome.unwrap_or_else(|_| Err(anyhow!("a thread in {} panicked", self.namespace.name())))
     }
 
-    /// Removes the limit of a slow link.
-    pub(super) fn remove_token_bucket(&self) -> Result<()> {
-        let name = self.namespace.name();
-        run("tc", &["-n", name, "qdisc", "del", "dev", name, "root"])
-    }
-
     /// Limits what this end sends, or changes the limit.
-    pub(crate) fn set_token_bucket(&self, kbit: u32) -> Result<()> {
+    pub(super) fn set_token_bucket(&self, kbit: u32) -> Result<()> {
         let limit_bytes = (u64::from(kbit) * 125).max(MIN_BUCKET_QUEUE_BYTES);
         let (rate, limit) = (format!("{kbit}kbit"), limit_bytes.to_string());
         let name = self.namespace.name();
@@ -258,8 +253,8 @@ fn open_tun(name: &str) -> Result<Tun> {
 }
 
 /// Inside the namespaces nothing else has an address.
-pub(crate) const SENDER: &str = "10.9.0.1";
-pub(crate) const RECEIVER: &str = "10.9.0.2";
+pub(super) const SENDER: &str = "10.9.0.1";
+pub(super) const RECEIVER: &str = "10.9.0.2";
 
 const AVAILABLE_TCP: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 const ALLOWED_TCP: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";

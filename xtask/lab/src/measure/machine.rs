@@ -50,10 +50,12 @@ pub(super) fn described() -> String {
     format!("{processor} (kind {kind:?}: {features}), {cores} cores, {} {kernel}", std::env::consts::OS)
 }
 
-/// The type of the file system that holds `place`.
+/// The type of the file system that holds `place`: that of the innermost mount.
 pub(super) fn file_system(place: &Path) -> String {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    innermost(&mounts, place).unwrap_or_else(|| "a file system".to_owned())
+    let mounts = procfs::mounts().unwrap_or_default();
+    let holding = mounts.into_iter().filter(|mount| place.starts_with(&mount.fs_file));
+    let innermost = holding.max_by_key(|mount| Path::new(&mount.fs_file).components().count());
+    innermost.map_or_else(|| "a file system".to_owned(), |mount| mount.fs_vfstype)
 }
 
 /// What this processor can do of what hashing and encryption are made for.
@@ -78,26 +80,12 @@ fn features() -> Vec<&'static str> {
 
 const SHA: &str = "instructions for SHA-256";
 
-/// The type of the innermost mount that holds `place`.
-fn innermost(mounts: &str, place: &Path) -> Option<String> {
-    let mounts = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        Some((Path::new(words.next()?), words.next()?))
-    });
-    let holding = mounts.filter(|(at, _)| place.starts_with(at));
-    let innermost = holding.max_by_key(|(at, _)| at.components().count())?;
-    Some(innermost.1.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_innermost_mount_counts() {
-        let mounts = "/dev/a / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\nproc /proc proc rw 0 0\n";
-        assert_eq!(innermost(mounts, Path::new("/dev/shm/x")).as_deref(), Some("tmpfs"));
-        assert_eq!(innermost(mounts, Path::new("/tmp")).as_deref(), Some("ext4"));
-        assert_eq!(innermost("", Path::new("/")), None);
+        assert_eq!(file_system(Path::new("/proc/self")), "proc");
     }
 }

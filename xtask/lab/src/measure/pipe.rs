@@ -1,14 +1,14 @@
 //! One direction of the link, which counts what it carries.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use testlink::Path;
 
 /// What the link is like.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Conditions {
+pub(super) struct Conditions {
     pub(super) rtt_ms: f64,
     /// In the direction of the data.
     pub(super) rate_mbit: f64,
@@ -35,8 +35,8 @@ impl Conditions {
     }
 
     /// A link of which the sender's own interface lets so much through.
-    pub(crate) fn behind_bucket(kbit: u32) -> Self {
-        Self { bucket_kbit: Some(kbit), ..Self::new(20.0, 1000.0, 0.0) }
+    pub(super) fn behind_bucket(kbit: u32) -> Self {
+        Self { bucket_kbit: Some(kbit), ..Self::new(50.0, 100.0, 0.0) }
     }
 
     /// The same link as the other direction sees it.
@@ -63,56 +63,39 @@ impl Conditions {
     }
 }
 
-/// Counts what a direction carries.
-#[derive(Debug, Default)]
-pub(super) struct Traffic {
-    data_packets: AtomicU64,
-    data_bytes: AtomicU64,
-    carried_bytes: AtomicU64,
-}
-
-/// The counts at one moment.
+/// What a direction has carried so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(super) struct Counts {
     /// Packets that the sender put on the link, acknowledgements excluded, dropped ones included.
     pub(super) data_packets: u64,
     /// Their bytes, IP headers included.
     pub(super) data_bytes: u64,
     /// Bytes of all packets that arrived.
-    pub(crate) carried_bytes: u64,
-}
-
-impl Traffic {
-    pub(super) fn counts(&self) -> Counts {
-        Counts {
-            data_packets: self.data_packets.load(Ordering::Relaxed),
-            data_bytes: self.data_bytes.load(Ordering::Relaxed),
-            carried_bytes: self.carried_bytes.load(Ordering::Relaxed),
-        }
-    }
+    pub(super) carried_bytes: u64,
 }
 
 /// Takes packets at one end and says when each leaves the other. Time is an argument.
 #[derive(Debug)]
 pub(super) struct Pipe {
     link: testlink::Link<Vec<u8>>,
-    traffic: Arc<Traffic>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 impl Pipe {
     pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
-        Self { link: testlink::Link::new(conditions.path(seed)), traffic: Arc::default() }
+        Self { link: testlink::Link::new(conditions.path(seed)), counts: Arc::default() }
     }
 
-    pub(super) fn traffic(&self) -> Arc<Traffic> {
-        Arc::clone(&self.traffic)
+    pub(super) fn counts(&self) -> Arc<Mutex<Counts>> {
+        Arc::clone(&self.counts)
     }
 
     /// Queues or drops a packet.
     pub(super) fn enter(&mut self, now: Duration, packet: &[u8]) {
         if packet.len() >= MIN_DATA_PACKET_BYTES {
-            self.traffic.data_packets.fetch_add(1, Ordering::Relaxed);
-            self.traffic.data_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+            let mut counts = self.counts.lock();
+            counts.data_packets += 1;
+            counts.data_bytes += packet.len() as u64;
         }
         self.link.send(now, packet.len(), packet.to_vec());
     }
@@ -125,7 +108,7 @@ impl Pipe {
     /// The next packet whose time has come.
     pub(super) fn leave(&mut self, now: Duration) -> Option<Vec<u8>> {
         let packet = self.link.receive(now)?;
-        self.traffic.carried_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+        self.counts.lock().carried_bytes += packet.len() as u64;
         Some(packet)
     }
 }
@@ -149,6 +132,6 @@ mod tests {
         pipe.enter(Duration::ZERO, &[7; 40]);
         while pipe.leave(Duration::from_secs(1)).is_some() {}
         let counts = Counts { data_packets: 120, data_bytes: 120_000, carried_bytes: 100_000 };
-        assert_eq!(pipe.traffic().counts(), counts);
+        assert_eq!(*pipe.counts().lock(), counts);
     }
 }

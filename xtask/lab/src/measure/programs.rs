@@ -17,9 +17,8 @@ use self::servers::{Other, certificate};
 use self::ssh::{HOST, Ssh};
 use super::link::missing_tcp;
 use super::report::Measured;
-use super::transfer::Ends;
 use super::workload::{Data, ITEM, RunPaths, Workload};
-use super::{LOOPBACK, RECEIVER, Row, SENDER};
+use super::{Conditions, LOOPBACK, RECEIVER, Row, SENDER};
 
 /// A program that carries files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,14 +105,19 @@ pub(super) struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    pub(super) fn new(row: &Row, ends: &Ends<'_>, data: &'a Data, paths: &'a RunPaths) -> Result<Self> {
-        let host = match (row.link, ends.verb) {
+    pub(super) fn new(
+        link: Option<Conditions>,
+        verb: Verb,
+        data: &'a Data,
+        paths: &'a RunPaths,
+    ) -> Result<Self> {
+        let host = match (link, verb) {
             (None, _) => LOOPBACK,
             (Some(_), Verb::Get) => SENDER.parse()?,
             (Some(_), Verb::Push | Verb::Sync) => RECEIVER.parse()?,
         };
-        let link = row.link.map(|link| (link.rate_mbit, link.rtt_ms));
-        let (verb, source, workload) = (ends.verb, &data.source, data.workload);
+        let link = link.map(|link| (link.rate_mbit, link.rtt_ms));
+        let (source, workload) = (&data.source, data.workload);
         Ok(Self { verb, source, workload, paths, host, link, goes_on: false })
     }
 }
@@ -170,21 +174,21 @@ impl Program {
 impl Contender {
     /// Our own programs: those that are named, or else the one that is built here.
     pub(super) fn ours(named: &[Labelled]) -> Result<Vec<Self>> {
-        let program = Program::Shiplane(Way::Durable);
         let contender = |(number, one): (usize, &Labelled)| {
             let unnamed =
                 || if number == 0 { "shiplane".to_owned() } else { format!("shiplane {}", number + 1) };
             let name = one.label.clone().unwrap_or_else(unnamed);
-            Ok(Self { name, program, shiplane: Some(Shiplane::built(Some(&one.path))?) })
+            Ok(Self::of(&name, Shiplane::built(Some(&one.path))?))
         };
         match named {
-            [] => Ok(vec![Self {
-                name: "shiplane".to_owned(),
-                program,
-                shiplane: Some(Shiplane::built(None)?),
-            }]),
+            [] => Ok(vec![Self::of("shiplane", Shiplane::built(None)?)]),
             named => named.iter().enumerate().map(contender).collect(),
         }
+    }
+
+    pub(super) fn of(name: &str, shiplane: Shiplane) -> Self {
+        let program = Program::Shiplane(Way::Durable);
+        Self { name: name.to_owned(), program, shiplane: Some(shiplane) }
     }
 
     #[cfg(test)]
@@ -226,6 +230,13 @@ impl Programs {
         Ok(Self { ours, only, listen, ssh, certificate })
     }
 
+    /// For those who run nothing but our own.
+    pub(super) fn without_others() -> Self {
+        let nothing = || "nobody asked for it".to_owned();
+        let (ours, only, listen) = (Vec::new(), Vec::new(), LOOPBACK);
+        Self { ours, only, listen, ssh: Err(nothing()), certificate: Err(nothing()) }
+    }
+
     /// The programs that a row compares, as far as they are wanted and can run.
     pub(super) fn contenders(&self, row: &Row) -> Vec<Contender> {
         let ours = self.ours.iter().flat_map(|ours| {
@@ -234,9 +245,18 @@ impl Programs {
                 Contender { name: format!("{}, {}", ours.name, program.name()), program, ..ours.clone() }
             })
         });
-        let can_run = |program: &Program| self.is_wanted(*program) && self.missing(*program, row).is_none();
-        let other = |program: Program| Contender { name: program.name().to_owned(), program, shiplane: None };
-        ours.chain(row.others.iter().copied().filter(can_run).map(other)).collect()
+        ours.chain(self.others(row.others, row.link.is_some())).collect()
+    }
+
+    fn others<'a>(&'a self, others: &'a [Program], has_link: bool) -> impl Iterator<Item = Contender> + 'a {
+        let can_run = move |one: &&Program| self.is_wanted(**one) && self.missing(**one, has_link).is_none();
+        let other = |one: &Program| Contender { name: one.name().to_owned(), program: *one, shiplane: None };
+        others.iter().filter(can_run).map(other)
+    }
+
+    /// Our own programs, and those of the others that are wanted and can run over a link.
+    pub(super) fn ours_and(&self, others: &[Program]) -> Vec<Contender> {
+        self.ours.iter().cloned().chain(self.others(others, true)).collect()
     }
 
     fn is_wanted(&self, program: Program) -> bool {
@@ -246,15 +266,16 @@ impl Programs {
     /// Those of a row that are wanted and cannot run, and why.
     pub(super) fn all_missing(&self, row: &Row) -> Vec<String> {
         let wanted = row.others.iter().filter(|program| self.is_wanted(**program));
-        let missing =
-            |&program: &Program| Some(format!("{}: {}", program.name(), self.missing(program, row)?));
+        let missing = |&program: &Program| {
+            Some(format!("{}: {}", program.name(), self.missing(program, row.link.is_some())?))
+        };
         wanted.filter_map(missing).collect()
     }
 
-    fn missing(&self, program: Program, row: &Row) -> Option<String> {
+    fn missing(&self, program: Program, has_link: bool) -> Option<String> {
         let ssh = || self.ssh.as_ref().err().cloned();
         let needs = |name: &str, install: &str| find_program(name).is_none().then(|| install.to_owned());
-        let tcp = program.congestion_control().filter(|_| row.link.is_some()).and_then(missing_tcp);
+        let tcp = program.congestion_control().filter(|_| has_link).and_then(missing_tcp);
         tcp.or_else(|| match program {
             Program::Shiplane(_) => None,
             Program::Scp => needs("scp", "install openssh-client").or_else(ssh),

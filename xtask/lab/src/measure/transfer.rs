@@ -13,23 +13,23 @@ use super::link::Link;
 
 /// The ends of a link, by who is where: the data always travels in the same direction.
 #[derive(Clone, Copy)]
-pub(crate) struct Ends<'a> {
+pub(super) struct Ends<'a> {
     /// None for loopback.
-    pub(crate) link: Option<&'a Link>,
-    pub(crate) verb: Verb,
+    pub(super) link: Option<&'a Link>,
+    pub(super) verb: Verb,
 }
 
 /// A client that has ended.
-pub(crate) struct Finished {
-    pub(crate) ended: Ended,
+pub(super) struct Finished {
+    pub(super) ended: Ended,
     /// It was killed once its time was over.
-    pub(crate) is_stopped: bool,
-    pub(crate) time: Duration,
+    pub(super) is_stopped: bool,
+    pub(super) time: Duration,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(super) enum End {
     Done,
     /// We killed it.
     Stopped,
@@ -39,7 +39,7 @@ pub(crate) enum End {
 
 impl Ends<'_> {
     /// Runs `work` where the server belongs: the programs that it starts are there too.
-    pub(crate) fn at_server<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    pub(super) fn at_server<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         self.within(self.verb == Verb::Get, work)
     }
 
@@ -52,12 +52,12 @@ impl Ends<'_> {
     }
 
     /// Starts a client and waits for its end; kills it after `limit`.
-    pub(crate) fn run(&self, name: &str, command: &mut Command, limit: Duration) -> Result<Finished> {
+    pub(super) fn run(&self, name: &str, command: &mut Command, limit: Duration) -> Result<Finished> {
         self.run_watched(name, command, limit, |_| Ok(()))
     }
 
     /// The same; meanwhile `look` is called again and again with the time that has passed.
-    pub(crate) fn run_watched(
+    pub(super) fn run_watched(
         &self,
         name: &str,
         command: &mut Command,
@@ -87,7 +87,7 @@ impl Ends<'_> {
 
 impl Finished {
     /// How it ended, with its last word if it failed.
-    pub(crate) fn end(&self) -> End {
+    pub(super) fn end(&self) -> End {
         if self.is_stopped {
             return End::Stopped;
         }
@@ -100,7 +100,7 @@ impl Finished {
 }
 
 /// The most that the events of a run say in this field. The last one of a program that was killed may be cut off.
-pub(crate) fn most_said(lines: &[String], field: &str) -> u64 {
+pub(super) fn most_said(lines: &[String], field: &str) -> u64 {
     let said = |line: &String| serde_json::from_str::<serde_json::Value>(line).ok()?[field].as_u64();
     lines.iter().filter_map(said).max().unwrap_or(0)
 }

@@ -18,7 +18,7 @@ use super::pipe::Freeze;
 use super::programs::{Contender, Labelled, Program, Programs, Way};
 use super::report::{self, Section};
 use super::workload::Workload;
-use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow_links};
+use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow};
 use crate::run::Missing;
 
 /// The arguments.
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print!("{}", bench.programs.described(&row, &measured));
         failed.extend(report::failures(&row, &measured).err().map(|failure| failure.to_string()));
     }
-    if let Some(section) = slow_links::measure(&mut bench, begins_with_one)? {
+    if let Some(section) = slow::compare(&bench, begins_with_one)? {
         publish(section)?;
     }
     if let Some(lane) = bench.lane.as_deref().filter(|_| begins_with_one(SHARES)) {
@@ -109,7 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The rows whose names begin with one of `only`, or all.
 fn chosen(only: &[String]) -> Result<Vec<Row>> {
-    let names = || ROWS.iter().map(|row| row.name).chain(slow_links::NAMES).chain([SHARES]);
+    let names = || ROWS.iter().map(|row| row.name).chain(slow::names()).chain([SHARES]);
     let is_chosen = |name: &str| only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()));
     if let Some(unknown) = only.iter().find(|begin| !names().any(|name| name.starts_with(begin.as_str()))) {
         bail!("no row begins with `{unknown}`; there are {}", names().collect::<Vec<_>>().join(", "));
@@ -211,8 +211,8 @@ program of the same priority keeps each core busy.
 rated by what it has: *. \"Perfect window\" is a lane of ours from memory to memory with a window fixed at 1.1 \
 bandwidth-delay products, \"our lane\" the same with our congestion control.
 - \"Resent\" is what the sender put on the link beyond the content and its headers, right to about half a per cent.
-- Slow links have a token bucket at the sender, 50 ms and no loss. The client is killed after 60 s, started again, and \
-killed after another 60 s; \"kept\" is what the next run need not fetch. Carried are all bytes that arrived.
+- Slow links have a token bucket at the sender, 50 ms and no loss. The client is killed after 60 s, started again, \
+killed after another 60 s, and finishes; what was sent again is all that arrived beyond the content and its headers.
 - TCP is BBR unless it says Cubic. rsync's daemon encrypts nothing.
 - Of several runs the median is shown.";
 

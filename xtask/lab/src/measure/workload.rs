@@ -82,7 +82,7 @@ impl Data {
     /// Makes the data, unless an earlier row has.
     pub(super) fn lay(workload: Workload, scratch: &Scratch) -> Result<Self> {
         let place = scratch.path().join(format!("{workload:?}"));
-        let [source, older, runs] = ["source", "older", "runs"].map(|name| place.join(name));
+        let [source, older] = ["source", "older"].map(|name| place.join(name));
         let item = source.join(ITEM);
         if !place.exists() {
             println!("making it: {}", workload.described());
@@ -98,6 +98,12 @@ impl Data {
                 }
             }
         }
+        Self::at(&place, workload)
+    }
+
+    /// What lies at a place.
+    pub(super) fn at(place: &Path, workload: Workload) -> Result<Self> {
+        let [source, older, runs] = ["source", "older", "runs"].map(|name| place.join(name));
         let older = older.exists().then_some(older);
         Ok(Self { workload, older, runs, bytes: tree::survey(&source)?.bytes, source })
     }
@@ -121,7 +127,7 @@ impl Data {
     /// that its host takes from it after some seconds. Getting that again costs a program more than copying does.
     pub(super) fn settle(&self) -> Result<()> {
         if machine::file_system(&self.source) != "tmpfs" {
-            scratch::sync_disks();
+            rustix::fs::sync();
         }
         let directory = scratch::memory_or_disk(self.bytes);
         let mut file = tempfile::tempfile_in(directory).context("cannot write before a run")?;
@@ -208,7 +214,7 @@ fn edit(older: &Path, newer: &Path, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn make_directory(path: &Path) -> Result<()> {
+pub(super) fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 

@@ -6,29 +6,23 @@ use testlink::Rng;
 use tokio::net::UdpSocket;
 
 use crate::peers::Failure;
-use crate::peers::report::{tell, until_enough};
+use crate::peers::report::flood;
 
 /// Noise, short headers of unknown connections, versions that nobody speaks, and first packets that no key opens,
 /// in turn. `count` before it is ready.
 pub(crate) async fn garbage(server: SocketAddr, count: u64) -> Result<(), Failure> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut noise = Rng::new(1);
-    let mut flood = async |number: u64| {
-        let datagram = datagram(number, &mut noise);
+    flood("datagrams", count, async |number: u64| {
         // A flood that is faster than the kernel loses some of itself.
-        let _lost = socket.try_send_to(&datagram, server);
+        let _lost = socket.try_send_to(&datagram(number, &mut noise), server);
         if number.is_multiple_of(BURST) {
             socket.writable().await?;
         }
         tokio::task::yield_now().await;
-        Ok::<_, Failure>(())
-    };
-    for number in 0..count {
-        flood(number).await?;
-    }
-    tell(&[("datagrams", count)])?;
-    let more = until_enough(async |more| flood(count + more).await).await?;
-    tell(&[("datagrams", count + more)])
+        Ok(())
+    })
+    .await
 }
 
 fn datagram(number: u64, noise: &mut Rng) -> Vec<u8> {

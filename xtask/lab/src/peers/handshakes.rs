@@ -11,25 +11,20 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 
 use crate::peers::Failure;
-use crate::peers::report::{tell, until_enough};
+use crate::peers::report::{flood, tell, until_enough};
 
 /// First packets, each from an address of its own in 127/8 that never answers. `count` before it is ready.
 pub(crate) async fn spoofed(server: SocketAddr, count: u64) -> Result<(), Failure> {
-    let flood = async |number: u64| {
+    flood("packets", count, async |number: u64| {
         let (_, first) = Attempt::begin(server)?;
         let [_, _, b, c] = (number as u32).to_be_bytes();
         let source = Ipv4Addr::new(127, 77, b, c.max(1));
         // A flood that is faster than the kernel loses some of itself.
         let _lost = std::net::UdpSocket::bind((source, 0))?.send_to(&first, server);
         tokio::task::yield_now().await;
-        Ok::<_, Failure>(())
-    };
-    for number in 0..count {
-        flood(number).await?;
-    }
-    tell(&[("packets", count)])?;
-    let more = until_enough(async |more| flood(count + more).await).await?;
-    tell(&[("packets", count + more)])
+        Ok(())
+    })
+    .await
 }
 
 /// Handshakes whose address is proven, if that is asked for, and that go no further. `count` before it is ready.

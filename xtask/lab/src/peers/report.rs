@@ -21,6 +21,20 @@ pub(crate) async fn enough() {
     while let Ok(1..) = stdin.read(&mut heard).await {}
 }
 
+/// Takes `count` steps, each with its number, says so, and goes on until it is enough.
+pub(crate) async fn flood(
+    name: &str,
+    count: u64,
+    mut step: impl AsyncFnMut(u64) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for number in 0..count {
+        step(number).await?;
+    }
+    tell(&[(name, count)])?;
+    let more = until_enough(async |more| step(count + more).await).await?;
+    tell(&[(name, count + more)])
+}
+
 /// Takes one step after another, each with its number, until it is enough. How many there were.
 pub(crate) async fn until_enough(
     mut step: impl AsyncFnMut(u64) -> Result<(), Failure>,

@@ -13,10 +13,11 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 use shiplane_files::internals::disk::{self, Change};
 use testlink::Rng;
@@ -123,33 +124,33 @@ impl Disk {
         let (root, began, state) = (root.to_owned(), Instant::now(), state.into());
         let disk = Arc::new(Self { root, began, heal_at, faults, state, cut: Notify::new() });
         disk.adopt()?;
-        lock(&DISKS).push(Arc::clone(&disk));
+        DISKS.lock().push(Arc::clone(&disk));
         Ok(disk)
     }
 
     /// Takes all that is there for durable, such as what others than shiplane have written.
     pub(crate) fn adopt(&self) -> io::Result<()> {
-        self.lock().sync_below(&self.root)
+        self.state.lock().sync_below(&self.root)
     }
 
     /// Cuts the power now, if it is not cut yet.
     pub(crate) fn cut_power(&self) {
-        self.lock().is_cut = true;
+        self.state.lock().is_cut = true;
         self.cut.notify_one();
     }
 
     /// Puts what is left after the power cut below `target`.
     pub(crate) fn leave_at(&self, target: &Path) -> io::Result<()> {
-        image::build(&mut self.lock(), &self.root, target)
+        image::build(&mut self.state.lock(), &self.root, target)
     }
 
     /// Its faults are over, or it is not to have any again.
     pub(crate) fn retire(&self) {
-        lock(&DISKS).retain(|disk| !std::ptr::eq(&raw const **disk, self));
+        DISKS.lock().retain(|disk| !std::ptr::eq(&raw const **disk, self));
     }
 
     fn before(&self, change: Change<'_>, at: BorrowedFd<'_>) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_cut {
             return Err(Errno::IO.into());
         }
@@ -192,13 +193,9 @@ impl Disk {
             return Ok(());
         }
         match change {
-            Change::SyncAll => self.lock().sync_below(&self.root),
-            _ => self.lock().sync_one(&path_of(at)),
+            Change::SyncAll => self.state.lock().sync_below(&self.root),
+            _ => self.state.lock().sync_one(&path_of(at)),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
     }
 }
 
@@ -273,7 +270,7 @@ static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 impl Disks {
     fn of(at: BorrowedFd<'_>) -> Option<Arc<Disk>> {
         let path = path_of(at);
-        let disks = lock(&DISKS);
+        let disks = DISKS.lock();
         let Ok(path) = fs::read_link(path) else { return None };
         disks.iter().find(|disk| path.starts_with(&disk.root)).map(Arc::clone)
     }
@@ -306,8 +303,4 @@ fn names_in(directory: &Path) -> io::Result<Names> {
         names.insert(entry.file_name().into(), inode);
     }
     Ok(names)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

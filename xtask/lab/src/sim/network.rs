@@ -7,10 +7,11 @@ mod socket;
 use std::{
     collections::{BTreeMap, BinaryHeap},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use testlink::Rng;
 use tokio::{
     sync::Notify,
@@ -79,7 +80,7 @@ impl Network {
     #[must_use]
     pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn shiplane_transport::simulation::Socket> {
         let port = Arc::new(Port::new(addr));
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.ports.insert(addr, Arc::clone(&port));
         state.seen_as.insert(addr, addr);
         Arc::new(socket::Socket::new(Arc::clone(self), port))
@@ -87,12 +88,12 @@ impl Network {
 
     /// Cuts off whoever is bound there, as when its machine has lost power.
     pub fn unplug(&self, addr: SocketAddr) {
-        self.lock().ports.remove(&addr);
+        self.state.lock().ports.remove(&addr);
     }
 
     /// Gives whoever is bound there another address in the eyes of all others, as a NAT does that has forgotten.
     pub fn change_address(&self, bound: SocketAddr) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(seen) = state.seen_as.get_mut(&bound) {
             seen.set_port(seen.port() + 1);
         }
@@ -101,12 +102,12 @@ impl Network {
     /// What has arrived of all that this host has sent.
     #[must_use]
     pub fn delivered_bytes(&self, from: IpAddr) -> u64 {
-        self.lock().delivered_bytes.get(&from).copied().unwrap_or_default()
+        self.state.lock().delivered_bytes.get(&from).copied().unwrap_or_default()
     }
 
     /// From now on the links carry so much.
     pub fn set_rate(&self, bytes_per_second: u64) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let now = state.began.elapsed();
         state.faults.bytes_per_second = bytes_per_second;
         state.links.values_mut().for_each(|link| link.set_rate(now, bytes_per_second));
@@ -115,12 +116,12 @@ impl Network {
     /// How many datagrams were sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
-        self.lock().sent
+        self.state.lock().sent
     }
 
     /// Sends one datagram for the holder of `port`.
     fn send(&self, port: &Arc<Port>, to: SocketAddr, data: &[u8]) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.ports.get(&port.addr).is_some_and(|current| Arc::ptr_eq(current, port)) {
             state.send(port.addr, to, data);
             self.changed.notify_one();
@@ -129,21 +130,17 @@ impl Network {
 
     async fn deliver(self: Arc<Self>) {
         loop {
-            let next = self.lock().on_the_way.peek().map(|packet| packet.order.0.0);
+            let next = self.state.lock().on_the_way.peek().map(|packet| packet.order.0.0);
             match next {
                 // A change may mean an earlier one.
                 Some(due) => tokio::select! {
                     biased;
-                    () = sleep_until(due) => self.lock().deliver_due(),
+                    () = sleep_until(due) => self.state.lock().deliver_due(),
                     () = self.changed.notified() => {}
                 },
                 None => self.changed.notified().await,
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,11 +9,12 @@ use std::{
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     task::{Context, Poll, Waker},
     thread,
 };
 
+use parking_lot::{Condvar, Mutex};
 use shiplane_transport::simulation::{DeterministicScheduler, set_scheduler};
 
 use crate::sim::{disk, entropy};
@@ -40,7 +41,7 @@ impl DeterministicScheduler for SeededScheduler {
 
     fn waker(&self) -> Waker {
         OWN_SEAT.with_borrow(|seat| {
-            let waker = seat.as_ref().and_then(|seat| seat.lock().waker.clone());
+            let waker = seat.as_ref().and_then(|seat| seat.state.lock().waker.clone());
             waker.unwrap_or_else(|| panic!("work waits that was not spawned to wait"))
         })
     }
@@ -131,25 +132,22 @@ enum Turn {
 struct Abandoned;
 
 impl Seat {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn hand_over(&self, turn: Turn) {
-        self.lock().turn = turn;
+        self.state.lock().turn = turn;
         self.changed.notify_all();
     }
 
     /// The runtime's: until the work passes or ends.
     fn await_work(&self) -> Turn {
-        let waiting = |state: &mut State| state.turn == Turn::Work;
-        self.changed.wait_while(self.lock(), waiting).unwrap_or_else(PoisonError::into_inner).turn
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| state.turn == Turn::Work);
+        state.turn
     }
 
     /// The work's.
     fn await_turn(&self) {
-        let waiting = |state: &mut State| state.turn != Turn::Work;
-        let state = self.changed.wait_while(self.lock(), waiting).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |state| state.turn != Turn::Work);
         let abandoned = state.abandoned;
         drop(state);
         if abandoned {
@@ -163,7 +161,7 @@ impl Seat {
     }
 
     fn end(&self, panic: Option<Box<dyn Any + Send>>) {
-        self.lock().panic = panic.filter(|panic| !panic.is::<Abandoned>());
+        self.state.lock().panic = panic.filter(|panic| !panic.is::<Abandoned>());
         self.hand_over(Turn::Ended);
     }
 }
@@ -190,12 +188,12 @@ impl Future for Piece {
             this.worker = Some(worker);
         }
         let Some(worker) = &this.worker else { return Poll::Ready(()) };
-        worker.seat.lock().waker = Some(cx.waker().clone());
+        worker.seat.state.lock().waker = Some(cx.waker().clone());
         worker.seat.hand_over(Turn::Work);
         if worker.seat.await_work() != Turn::Ended {
             return Poll::Pending;
         }
-        let panic = worker.seat.lock().panic.take();
+        let panic = worker.seat.state.lock().panic.take();
         this.retire();
         panic.map_or(Poll::Ready(()), |panic| resume_unwind(panic))
     }
@@ -205,7 +203,7 @@ impl Piece {
     /// Its thread is free for the next.
     fn retire(&mut self) {
         let Some(worker) = self.worker.take() else { return };
-        *worker.seat.lock() = State::default();
+        *worker.seat.state.lock() = State::default();
         WORKERS.with_borrow_mut(|workers| {
             if let Some(workers) = workers {
                 workers.idle.push(worker);
@@ -217,7 +215,7 @@ impl Piece {
 impl Drop for Piece {
     fn drop(&mut self) {
         if let Some(worker) = &self.worker {
-            worker.seat.lock().abandoned = true;
+            worker.seat.state.lock().abandoned = true;
             worker.seat.hand_over(Turn::Work);
             worker.seat.await_work();
         }

@@ -1,6 +1,8 @@
 //! A hash of everything that happened, equal for equal seeds.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// A digest of everything that was noted, in order. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
@@ -9,7 +11,7 @@ pub struct Trace(Arc<Mutex<u64>>);
 impl Trace {
     /// Adds what has happened.
     pub fn note(&self, what: &[u64]) {
-        let mut digest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut digest = self.0.lock();
         for number in what {
             *digest = (*digest ^ number).wrapping_mul(FACTOR).rotate_left(29);
         }
@@ -18,7 +20,7 @@ impl Trace {
     /// So far.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }
 

@@ -4,10 +4,11 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use shiplane_access::internals::{AccessControl, Grant, PeersFile, Scope, StandingPeer};
 use shiplane_files::internals::{SourceRoot, sync::SyncState};
 use shiplane_protocols::internals::{FileServer, WriteLimits, transfer::TransferOptions};
@@ -66,16 +67,12 @@ impl Machine {
         Ok(Self { identity, id, state: MachineState { directory, addr, disks: Vec::new() }.into() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, MachineState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn directory(&self) -> PathBuf {
-        self.lock().directory.clone()
+        self.state.lock().directory.clone()
     }
 
     fn disk(&self) -> Option<Arc<Disk>> {
-        self.lock().disks.last().map(Arc::clone)
+        self.state.lock().disks.last().map(Arc::clone)
     }
 
     pub(crate) fn files(&self) -> PathBuf {
@@ -89,7 +86,7 @@ impl Machine {
     /// From now on its disk fails, for that long.
     fn begin_faults(&self, faults: DiskFaults, heal_in: Duration, rng: Rng) -> Result<(), Violation> {
         let disk = Disk::new(&self.directory(), faults, heal_in, rng)?;
-        self.lock().disks.push(disk);
+        self.state.lock().disks.push(disk);
         Ok(())
     }
 
@@ -109,7 +106,7 @@ impl Machine {
     /// Cuts the power, and has it start with what is left on its disk, at the same place: by that it is known what a
     /// dataset had in common with another.
     fn cut_power(&self, faults: DiskFaults, heal_in: Duration, rng: Rng) -> Result<(), Violation> {
-        let (directory, cuts) = (self.directory(), self.lock().disks.len());
+        let (directory, cuts) = (self.directory(), self.state.lock().disks.len());
         if let Some(disk) = self.disk() {
             let left = directory.with_extension(cuts.to_string());
             disk.cut_power();
@@ -127,11 +124,11 @@ impl Machine {
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.lock().addr
+        self.state.lock().addr
     }
 
     fn move_to_port(&self, port: u16) -> SocketAddr {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.addr.set_port(port);
         state.addr
     }
@@ -211,12 +208,12 @@ impl World {
     /// Nothing fails any more.
     pub(crate) fn end(&self) {
         for machine in [&self.client, &self.server] {
-            machine.lock().disks.iter().for_each(|disk| disk.retire());
+            machine.state.lock().disks.iter().for_each(|disk| disk.retire());
         }
     }
 
     pub(crate) fn rng(&self) -> MutexGuard<'_, Rng> {
-        self.rng.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rng.lock()
     }
 
     pub(crate) fn is_healed(&self) -> bool {

@@ -19,8 +19,7 @@ use crate::peers::peer::{Request, patient, put_bytes};
 pub struct LyingServer {
     ticket: String,
     goes_on: mpsc::Receiver<()>,
-    stop: Option<tokio::sync::oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    runtime: Option<tokio::runtime::Runtime>,
 }
 
 impl LyingServer {
@@ -29,25 +28,20 @@ impl LyingServer {
     /// # Errors
     /// When there is no socket, no thread or no randomness.
     pub fn start(lie: Lie, entries: u32) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (stop, stopped) = tokio::sync::oneshot::channel();
-        let (told, ticket) = mpsc::channel();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let (goes_on, heard) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("lying server".to_owned()).spawn(move || {
-            runtime.block_on(async move {
-                let listening = Listening::start(lie, entries, goes_on);
-                let _gone =
-                    told.send(listening.as_ref().map(|it| it.ticket.clone()).map_err(|e| e.to_string()));
-                if let Ok(listening) = listening {
-                    tokio::select! {
-                        () = listening.serve() => {}
-                        _ = stopped => {}
-                    }
-                }
-            });
-        })?;
-        let ticket = ticket.recv().map_err(|_| "the lying server has ended")??;
-        Ok(Self { ticket, goes_on: heard, stop: Some(stop), thread: Some(thread) })
+        let identity = Identity::generate()?;
+        let trust = Trust::ask(|_| Admission::Trusted);
+        let mut config = test_support::server_config(&identity, &trust, &[b"shiplane/1"])?;
+        config.transport_config(Arc::new(patient()));
+        let endpoint = {
+            let _entered = runtime.enter();
+            quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?
+        };
+        let at = endpoint.local_addr()?.to_string().parse()?;
+        let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?).to_string();
+        runtime.spawn(serve(endpoint, Telling { lie, entries, goes_on }));
+        Ok(Self { ticket, goes_on: heard, runtime: Some(runtime) })
     }
 
     /// What `shiplane get` takes for a source.
@@ -66,18 +60,10 @@ impl LyingServer {
 
 impl Drop for LyingServer {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It fails only if the thread has panicked, which has been told by then.
-            let _ended = thread.join();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
         }
     }
-}
-
-struct Listening {
-    endpoint: quinn::Endpoint,
-    ticket: String,
-    telling: Telling,
 }
 
 /// What is told to a victim.
@@ -88,32 +74,19 @@ struct Telling {
     goes_on: mpsc::Sender<()>,
 }
 
-impl Listening {
-    fn start(lie: Lie, entries: u32, goes_on: mpsc::Sender<()>) -> Result<Self, Failure> {
-        let identity = Identity::generate()?;
-        let trust = Trust::ask(|_| Admission::Trusted);
-        let mut config = test_support::server_config(&identity, &trust, &[b"shiplane/1"])?;
-        config.transport_config(Arc::new(patient()));
-        let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?;
-        let at = endpoint.local_addr()?.to_string().parse()?;
-        let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?);
-        Ok(Self { endpoint, ticket: ticket.to_string(), telling: Telling { lie, entries, goes_on } })
-    }
-
-    async fn serve(&self) {
-        while let Some(incoming) = self.endpoint.accept().await {
-            let telling = self.telling.clone();
-            tokio::spawn(async move {
-                let Ok(connection) = incoming.await else { return };
-                while let Ok((send, recv)) = connection.accept_bi().await {
-                    let (connection, telling) = (connection.clone(), telling.clone());
-                    tokio::spawn(async move {
-                        // However the victim ends it: that is told by the victim.
-                        let _ended = answer(connection, send, recv, telling).await;
-                    });
-                }
-            });
-        }
+async fn serve(endpoint: quinn::Endpoint, telling: Telling) {
+    while let Some(incoming) = endpoint.accept().await {
+        let telling = telling.clone();
+        tokio::spawn(async move {
+            let Ok(connection) = incoming.await else { return };
+            while let Ok((send, recv)) = connection.accept_bi().await {
+                let (connection, telling) = (connection.clone(), telling.clone());
+                tokio::spawn(async move {
+                    // However the victim ends it: that is told by the victim.
+                    let _ended = answer(connection, send, recv, telling).await;
+                });
+            }
+        });
     }
 }
 

@@ -1,12 +1,8 @@
 //! Fetches or pushes a tree: it arrives complete, or partly under its own names, never otherwise.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
+use parking_lot::Mutex;
 use shiplane_files::internals::{Destination, Existing, LinkPolicy, ReceiveOptions, SourceRoot};
 use shiplane_protocols::internals::{
     Fetch, FetchRequest, Push, PushRequest,
@@ -77,13 +73,13 @@ impl Carry {
         if let Some(name) = self.trap.as_ref().and_then(|trap| trap.file_name()) {
             found.remove(&*name.to_string_lossy());
         }
-        self.allowed().check(&found)
+        self.allowed.lock().check(&found)
     }
 
     pub(crate) fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
         self.successes += u32::from(is_tidy);
         let (found, left) = files_of(ends(world).1)?;
-        self.allowed().check_whole(&found)?;
+        self.allowed.lock().check_whole(&found)?;
         let (from, to) = ends(world);
         if let Some(path) = tree::other_metadata(&found, &from.files(), &to.files())? {
             return Err(Violation::OtherMetadata { path });
@@ -97,10 +93,6 @@ impl Carry {
     /// Once more: it is all there.
     pub(crate) fn goes_on(&self) -> bool {
         self.successes < 2
-    }
-
-    fn allowed(&self) -> Allowed {
-        self.allowed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -164,7 +156,7 @@ fn noting(events: EventFn, told: &Arc<Mutex<Vec<String>>>) -> EventFn {
     let told = Arc::clone(told);
     Arc::new(move |event| {
         if let TransferEvent::LeftOut { .. } = &event {
-            told.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{event:?}"));
+            told.lock().push(format!("{event:?}"));
         }
         events(event);
     })
@@ -172,7 +164,7 @@ fn noting(events: EventFn, told: &Arc<Mutex<Vec<String>>>) -> EventFn {
 
 /// Whatever is left out may arrive with another attempt.
 fn all_arrived(left_out: u64, told: &Mutex<Vec<String>>) -> Result<(), Stopped> {
-    let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let told = told.lock();
     if left_out == 0 { Ok(()) } else { Err(Stopped::Failed(told.join(", "))) }
 }
 
@@ -202,7 +194,7 @@ fn change_later(
         let len_bytes = rng.spread(1, 100_000) as usize;
         let content = tree::content(&mut rng, len_bytes);
         tree.insert(path.clone(), Some(content.clone()));
-        allowed.lock().unwrap_or_else(PoisonError::into_inner).add(tree);
+        allowed.lock().add(tree);
         // If it fails, the old version stays, which is allowed as well.
         let _ = tree::write_file(&from.files().join(path), &content);
         let _ = from.adopt();

@@ -1,8 +1,9 @@
 //! Sends messages to an inbox: the application gets each of them once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use shiplane_protocols::{Inbox, InboxOptions, RetryPolicy, SendOptions, internals::Jitter, send_again};
 use shiplane_transport::{ChunkSource, PeerAddr};
 use shiplane_wire::TransferId;
@@ -35,8 +36,7 @@ impl Deliver {
         let application = Arc::clone(&taken);
         tokio::spawn(async move {
             while let Some(delivered) = deliveries.next().await {
-                let mut taken = application.lock().unwrap_or_else(PoisonError::into_inner);
-                taken.push((delivered.transfer, delivered.data));
+                application.lock().push((delivered.transfer, delivered.data));
             }
         });
         Self { messages, told: 0, inbox, taken }
@@ -61,7 +61,7 @@ impl Deliver {
     }
 
     pub(crate) fn check(&self) -> Result<(), Violation> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.taken.lock();
         for (number, message) in self.messages.iter().enumerate() {
             let times = taken.iter().filter(|(id, _)| *id == id_of(number)).count();
             // Told, but not yet handed over to the application's task: it is in the queue.
@@ -83,7 +83,7 @@ impl Deliver {
     }
 
     pub(crate) fn check_done(&self) -> Result<(), Violation> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.taken.lock();
         let missing = (0..self.messages.len()).find(|n| taken.iter().all(|(id, _)| *id != id_of(*n)));
         missing.map_or(Ok(()), |number| Err(Violation::NotOnce { number, times: 0 }))
     }

@@ -187,10 +187,8 @@ fn edit(rng: &mut Rng, root: &Path) -> Result<(), Violation> {
         }
         (_, _) => {
             let len_bytes = rng.spread(1, 50_000) as usize;
-            {
-                let path = root.join(format!("new {}", rng.between(0, 1000)));
-                tree::write_file(&path, &rng.bytes(len_bytes))?
-            };
+            let path = root.join(format!("new {}", rng.between(0, 1000)));
+            tree::write_file(&path, &rng.bytes(len_bytes))?;
         }
     }
     Ok(())

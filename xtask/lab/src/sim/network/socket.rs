@@ -3,9 +3,11 @@
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
+
+use parking_lot::Mutex;
 
 use super::Network;
 
@@ -28,15 +30,11 @@ impl Port {
     }
 
     pub(super) fn push(&self, from: SocketAddr, data: Vec<u8>) {
-        let mut queue = self.lock();
+        let mut queue = self.queue.lock();
         queue.arrived.push_back((from, data));
         if let Some(waiting) = queue.waiting.take() {
             waiting.wake();
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,7 +60,7 @@ impl shiplane_transport::simulation::Socket for Socket {
     }
 
     fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, SocketAddr)> {
-        let mut queue = self.port.lock();
+        let mut queue = self.port.queue.lock();
         let Some((addr, data)) = queue.arrived.pop_front() else {
             queue.waiting = Some(cx.waker().clone());
             return Poll::Pending;

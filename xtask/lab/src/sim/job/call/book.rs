@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use shiplane_rpc::RequestContext;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ pub(super) struct Handling {
 
 impl Book {
     pub(super) fn begins(self: &Arc<Self>, number: u64, attempt: u64, context: &RequestContext) -> Handling {
-        let mut pages = self.lock();
+        let mut pages = self.0.lock();
         let (deadline, cancelled) = (context.deadline, context.cancelled.clone());
         let handled = Handled { number, attempt, deadline, ended: None, is_finished: false, cancelled };
         pages.handled.push(handled);
@@ -49,28 +50,28 @@ impl Book {
     }
 
     pub(super) fn has_finished(&self, number: u64) -> bool {
-        self.lock().handled.iter().any(|handled| handled.number == number && handled.is_finished)
+        self.0.lock().handled.iter().any(|handled| handled.number == number && handled.is_finished)
     }
 
     /// The caller gets a piece of an answer.
     pub(super) fn takes(&self, number: u64, attempt: u64, piece: u64) {
-        self.lock().pieces.entry((number, attempt)).or_default().push(piece);
+        self.0.lock().pieces.entry((number, attempt)).or_default().push(piece);
     }
 
     /// Of a whole answer, all pieces have come, each once, in their order.
     pub(super) fn check_pieces(&self, number: u64, attempt: u64, count: u64) -> Result<(), Violation> {
-        let pages = self.lock();
+        let pages = self.0.lock();
         let taken = pages.pieces.get(&(number, attempt)).map_or(&[][..], Vec::as_slice);
         if taken.iter().copied().eq(0..count) { Ok(()) } else { Err(Violation::WrongAnswer { number }) }
     }
 
     pub(super) fn last_deadline(&self) -> Instant {
-        self.lock().handled.iter().map(|handled| handled.deadline).max().unwrap_or_else(Instant::now)
+        self.0.lock().handled.iter().map(|handled| handled.deadline).max().unwrap_or_else(Instant::now)
     }
 
     /// What holds at any time.
     pub(super) fn check(&self, now: Instant) -> Result<(), Violation> {
-        let pages = self.lock();
+        let pages = self.0.lock();
         let mut seen = BTreeSet::new();
         for Handled { number, attempt, deadline, ended, is_finished, cancelled } in &pages.handled {
             let number = *number;
@@ -93,16 +94,12 @@ impl Book {
         }
         Ok(())
     }
-
-    fn lock(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Handling {
     /// It has come to its end by itself.
     pub(super) fn finish(self) {
-        if let Some(handled) = self.book.lock().handled.get_mut(self.at) {
+        if let Some(handled) = self.book.0.lock().handled.get_mut(self.at) {
             handled.is_finished = true;
         }
     }
@@ -110,7 +107,7 @@ impl Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        if let Some(handled) = self.book.lock().handled.get_mut(self.at) {
+        if let Some(handled) = self.book.0.lock().handled.get_mut(self.at) {
             handled.ended = Some(Instant::now());
         }
     }

@@ -189,6 +189,7 @@ fn client_config(
     Ok(config)
 }
 
+#[expect(clippy::disallowed_methods, reason = "here alone certificates are judged")]
 fn client_builder(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {

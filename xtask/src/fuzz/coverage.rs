@@ -9,11 +9,14 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result};
 
+use super::PACKAGE;
+use crate::tidy::LIBRARIES;
+
 /// Makes this `cargo build` one whose coverage is seen.
 pub(super) fn measure(command: &mut Command) -> Result<()> {
     let wrapper = std::env::current_exe().context("cannot find this program itself")?;
     command.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env(SWITCH, "1");
-    for name in MEASURED {
+    for name in measured() {
         // Unoptimised code would try a tenth of the inputs; its checks of overflow stay.
         command.arg("--config").arg(format!("profile.dev.package.{name}.opt-level=2"));
     }
@@ -37,21 +40,13 @@ pub(crate) fn as_compiler() -> Option<ExitCode> {
 
 fn is_measured(arguments: &[OsString]) -> bool {
     let name = arguments.windows(2).find(|pair| pair[0] == "--crate-name").map(|pair| &pair[1]);
-    name.is_some_and(|name| MEASURED.iter().any(|package| *name == *package.replace('-', "_")))
+    name.is_some_and(|name| measured().any(|package| *name == *package.replace('-', "_")))
 }
 
-/// All that has an entry, and the entries' own program.
-const MEASURED: [&str; 9] = [
-    "shiplane-wire",
-    "shiplane-transport",
-    "shiplane-rpc",
-    "shiplane-platform",
-    "shiplane-files",
-    "shiplane-access",
-    "shiplane-protocols",
-    "shiplane-reach",
-    "shiplane-fuzz",
-];
+/// Where the entries are, and their own program.
+fn measured() -> impl Iterator<Item = &'static str> {
+    LIBRARIES.into_iter().chain([PACKAGE])
+}
 
 /// As libFuzzer wants it: a counter for each edge, where each one is, and both sides of comparisons.
 const COVERAGE: [&str; 5] = [

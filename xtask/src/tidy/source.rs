@@ -32,12 +32,6 @@ impl SourceFile {
         Self { path, lines, tests }
     }
 
-    /// The crate's directory name, such as `shiplane-wire`; `None` outside `crates/`.
-    pub(super) fn crate_name(&self) -> Option<&str> {
-        let below = self.path.strip_prefix("crates").ok()?;
-        below.components().next()?.as_os_str().to_str()
-    }
-
     /// Whether the line (from 0) belongs to a test.
     pub(super) fn is_test(&self, line: usize) -> bool {
         self.tests.iter().any(|range| range.contains(&line))
@@ -167,11 +161,5 @@ mod tests {
             assert!(SourceFile::new(path, "fn a() {}").is_test(0), "{path}");
         }
         assert!(!SourceFile::new("crates/x/src/latest.rs", "fn a() {}").is_test(0));
-    }
-
-    #[test]
-    fn a_crate_is_the_directory_below_crates() {
-        assert_eq!(SourceFile::new("crates/shiplane-rpc/src/a.rs", "").crate_name(), Some("shiplane-rpc"));
-        assert_eq!(SourceFile::new("xtask/src/a.rs", "").crate_name(), None);
     }
 }

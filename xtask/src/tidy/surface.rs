@@ -23,7 +23,7 @@ use super::{
 pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
     let mut all_types = 0;
-    for name in CRATES {
+    for name in LIBRARIES {
         let krate = Crate::load(root, name, is_conditional)?;
         let listing = Listing::of(&krate);
         all_types += listing.own_types();
@@ -101,7 +101,7 @@ const DIRECTORY: &str = "docs/api";
 const FRONT: &str = "shiplane";
 
 /// All libraries, from the bottom up.
-pub(super) const CRATES: [&str; 10] = [
+pub(crate) const LIBRARIES: [&str; 10] = [
     "shiplane-wire",
     TRANSPORT,
     "shiplane-rpc",

@@ -1,5 +1,4 @@
-//! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden or limited to
-//! one file.
+//! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden.
 
 use super::Violation;
 use super::source::{SourceFile, code};
@@ -31,18 +30,6 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     violations
 }
 
-/// What is wrong with the words of all files together.
-pub(super) fn check_all(files: &[SourceFile]) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    let dangerous: Vec<&SourceFile> =
-        files.iter().filter(|file| file.crate_name().is_some() && has_code(file, DANGEROUS)).collect();
-    if dangerous.len() > 1 {
-        let what = format!("`{DANGEROUS}` in more than one file: certificates are judged in one place");
-        violations.extend(dangerous.iter().map(|file| file.violation_of_all(what.as_str())));
-    }
-    violations
-}
-
 /// A private word that this code declares as a name, with the term to use instead.
 fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
     let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
@@ -54,11 +41,6 @@ fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
         is_declared = KEYWORDS.contains(&word);
     }
     None
-}
-
-/// Whether the code says the word; comments may name what they explain.
-fn has_code(file: &SourceFile, word: &str) -> bool {
-    file.lines.iter().any(|line| code(line).contains(word))
 }
 
 /// Whether this code calls a `sleep` function, by whatever path it was imported. A method of that
@@ -134,7 +116,6 @@ const PRIVATE: [(&str, &str); 52] = [
 
 // Put together from two halves, or this file would break its own rules.
 const UNFINISHED: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
-const DANGEROUS: &str = concat!(".dan", "gerous()");
 const SLEEP: &str = concat!("sle", "ep(");
 
 #[cfg(test)]
@@ -192,14 +173,5 @@ mod tests {
         assert_eq!(count("crates/x/src/a.rs", &"\n".repeat(598)), 0);
         assert!(what("fn a() {}\n").contains("begins without"));
         assert!(what(&format!("//! Docs.\n{}", "\n".repeat(600))).contains("601 lines"));
-    }
-
-    #[test]
-    fn certificates_are_judged_in_one_file() {
-        let text = format!("    .with{DANGEROUS}\n    .again{DANGEROUS}");
-        let one = || SourceFile::new("crates/shiplane-transport/src/tls.rs", &text);
-        assert_eq!(check_all(&[one()]), []);
-        let two = SourceFile::new("crates/shiplane-octopii/src/tls.rs", &text);
-        assert_eq!(check_all(&[one(), two]).len(), 2);
     }
 }

@@ -70,6 +70,10 @@ enum Must {
     OfLink(f64),
     /// So many round trips at most.
     RoundTrips(f64),
+    /// Over ssh, so many more than a login takes.
+    BeyondLogin(f64),
+    /// Over ssh, the rate of scp.
+    Scp,
     /// What the workload asks for on loopback; nothing on a link.
     Usual,
 }
@@ -176,7 +180,9 @@ impl Measurement {
             server = serving.stop()?;
             server.cpu = server.cpu.saturating_sub(used_before);
             let is_ours_over_link = row.link.is_some() && contender.is_ours();
-            data.expect_copy(&paths, is_ours_over_link || row.link.is_none() && number == 0)?;
+            if contender.program != Program::Login {
+                data.expect_copy(&paths, is_ours_over_link || row.link.is_none() && number == 0)?;
+            }
         } else {
             drop(serving);
             bytes = bytes.min(workload::present_bytes(&paths.destination)?);
@@ -197,7 +203,7 @@ impl Row {
 
     /// Whether it is a large file over a link, for which the lane alone is measured too.
     fn has_lane(&self) -> bool {
-        self.link.is_some() && self.file_bytes() > 1 << 20
+        self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Way::Durable)
     }
 
     /// The size of the one file.

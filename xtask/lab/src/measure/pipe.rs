@@ -19,6 +19,8 @@ pub(super) struct Conditions {
     pub(super) freeze: Option<Freeze>,
     /// A token bucket at the sender, in addition to the rate.
     pub(super) bucket_kbit: Option<u32>,
+    /// As a firewall may have it.
+    pub(super) drops_udp: bool,
 }
 
 /// The whole link stops now and then.
@@ -31,7 +33,8 @@ pub(super) struct Freeze {
 
 impl Conditions {
     pub(super) const fn new(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Self {
-        Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze: None, bucket_kbit: None }
+        let (freeze, bucket_kbit, drops_udp) = (None, None, false);
+        Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze, bucket_kbit, drops_udp }
     }
 
     /// A link of which the sender's own interface lets so much through.
@@ -78,12 +81,14 @@ pub(super) struct Counts {
 #[derive(Debug)]
 pub(super) struct Pipe {
     link: testlink::Link<Vec<u8>>,
+    drops_udp: bool,
     counts: Arc<Mutex<Counts>>,
 }
 
 impl Pipe {
     pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
-        Self { link: testlink::Link::new(conditions.path(seed)), counts: Arc::default() }
+        let link = testlink::Link::new(conditions.path(seed));
+        Self { link, drops_udp: conditions.drops_udp, counts: Arc::default() }
     }
 
     pub(super) fn counts(&self) -> Arc<Mutex<Counts>> {
@@ -97,7 +102,9 @@ impl Pipe {
             counts.data_packets += 1;
             counts.data_bytes += packet.len() as u64;
         }
-        self.link.send(now, packet.len(), packet.to_vec());
+        if !(self.drops_udp && is_udp(packet)) {
+            self.link.send(now, packet.len(), packet.to_vec());
+        }
     }
 
     /// When the next packet leaves.
@@ -113,6 +120,11 @@ impl Pipe {
     }
 }
 
+/// Of an IPv4 packet: the protocol's number is 17.
+fn is_udp(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 4) && packet.get(9) == Some(&17)
+}
+
 /// Beside one bandwidth-delay product: the least queue of a router.
 const MIN_QUEUE_BYTES: f64 = 65_536.0;
 
@@ -122,6 +134,16 @@ const MIN_DATA_PACKET_BYTES: usize = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_without_udp_carries_all_else() {
+        let mut pipe = Pipe::new(Conditions { drops_udp: true, ..Conditions::new(100.0, 8.0, 0.0) }, 1);
+        let packet = |protocol| [&[0x45; 9][..], &[protocol; 31]].concat();
+        pipe.enter(Duration::ZERO, &packet(17));
+        pipe.enter(Duration::ZERO, &packet(6));
+        assert_eq!(pipe.leave(Duration::from_secs(1)), Some(packet(6)));
+        assert_eq!(pipe.leave(Duration::from_secs(1)), None);
+    }
 
     #[test]
     fn dropped_packets_are_counted_as_sent() {

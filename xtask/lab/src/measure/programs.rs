@@ -34,6 +34,8 @@ pub(super) enum Program {
     CurlHttps,
     Sendme,
     Qcp,
+    /// `ssh HOST true`, which carries nothing: what ssh itself takes.
+    Login,
 }
 
 /// How our own program is run.
@@ -45,6 +47,8 @@ pub(super) enum Way {
     Verified,
     /// `sync`, whatever the row says.
     Sync,
+    /// From a server that ssh starts.
+    OverSsh,
     /// For a second receiver of what the same server has sent before.
     Second,
 }
@@ -135,6 +139,7 @@ impl Program {
             Self::Shiplane(Way::Verified) => "verified",
             Self::Shiplane(Way::Sync) => "sync",
             Self::Shiplane(Way::Second) => "second receiver",
+            Self::Shiplane(Way::OverSsh) => "over ssh",
             Self::Scp => "scp",
             Self::RsyncSsh => "rsync over ssh",
             Self::Rsync => "rsync daemon",
@@ -143,6 +148,7 @@ impl Program {
             Self::CurlHttps => "curl, HTTPS",
             Self::Sendme => "sendme",
             Self::Qcp => "qcp",
+            Self::Login => "ssh login",
         }
     }
 
@@ -152,15 +158,15 @@ impl Program {
             Self::Shiplane(_) => "each chunk",
             Self::RsyncSsh | Self::Rsync | Self::RsyncCubic => "xxHash or MD5",
             Self::Sendme => "BLAKE3",
-            Self::Scp | Self::CurlHttp | Self::CurlHttps | Self::Qcp => "nothing",
+            Self::Scp | Self::CurlHttp | Self::CurlHttps | Self::Qcp | Self::Login => "nothing",
         }
     }
 
     /// TCP's congestion control on a link, as the kernel calls it.
     pub(super) fn congestion_control(self) -> Option<&'static str> {
         match self {
-            Self::Shiplane(_) => None,
             Self::RsyncCubic => Some("cubic"),
+            Self::Shiplane(way) if way != Way::OverSsh => None,
             _ => Some("bbr"),
         }
     }
@@ -240,9 +246,12 @@ impl Programs {
     /// The programs that a row compares, as far as they are wanted and can run.
     pub(super) fn contenders(&self, row: &Row) -> Vec<Contender> {
         let ours = self.ours.iter().flat_map(|ours| {
-            row.ways.iter().map(move |way| {
-                let program = Program::Shiplane(*way);
-                Contender { name: format!("{}, {}", ours.name, program.name()), program, ..ours.clone() }
+            let programs = row.ways.iter().map(|way| Program::Shiplane(*way));
+            let can_run = |program: &Program| self.missing(*program, row.link.is_some()).is_none();
+            programs.filter(can_run).map(move |program| Contender {
+                name: format!("{}, {}", ours.name, program.name()),
+                program,
+                ..ours.clone()
             })
         });
         ours.chain(self.others(row.others, row.link.is_some())).collect()
@@ -277,6 +286,7 @@ impl Programs {
         let needs = |name: &str, install: &str| find_program(name).is_none().then(|| install.to_owned());
         let tcp = program.congestion_control().filter(|_| has_link).and_then(missing_tcp);
         tcp.or_else(|| match program {
+            Program::Shiplane(Way::OverSsh) | Program::Login => ssh(),
             Program::Shiplane(_) => None,
             Program::Scp => needs("scp", "install openssh-client").or_else(ssh),
             Program::RsyncSsh => needs("rsync", "install rsync").or_else(ssh),
@@ -306,7 +316,7 @@ impl Programs {
             Program::Shiplane(_) => contender.shiplane.as_ref().map_or_else(String::new, |shiplane| {
                 format!("{}, {}", version(shiplane.binary(), "--version"), shiplane.binary().display())
             }),
-            Program::Scp => of("ssh", "-V"),
+            Program::Scp | Program::Login => of("ssh", "-V"),
             Program::RsyncSsh => format!("{}, {}", of("rsync", "--version"), of("ssh", "-V")),
             Program::Rsync | Program::RsyncCubic => format!("{}, no encryption", of("rsync", "--version")),
             Program::CurlHttp | Program::CurlHttps => {
@@ -322,7 +332,8 @@ impl Programs {
         // On loopback nothing but a get is measured, and a sync of both sides of it.
         let is_source = job.verb == Verb::Get || job.link.is_none();
         let served = if is_source { job.source } else { &job.paths.destination };
-        if let Some(shiplane) = &contender.shiplane {
+        let is_over_ssh = contender.program == Program::Shiplane(Way::OverSsh);
+        if let Some(shiplane) = contender.shiplane.as_ref().filter(|_| !is_over_ssh) {
             let listen = job.link.map_or(ANY_PORT, |_| "0.0.0.0:7514");
             let home = job.paths.home("server")?;
             return Ok(Serving::Ours(shiplane.serve_at(listen, served, &home, job.verb.access())?));
@@ -353,6 +364,18 @@ impl Programs {
                     command.args(["--durability", "verified"]);
                 }
                 command.args(matches!(job.workload, Workload::Edited(_)).then_some("--overwrite"));
+                Ok(command)
+            }
+            (Some(shiplane), Serving::Other(_)) => {
+                let ssh = self.ssh()?;
+                let (program, config) = (ssh.program().display(), ssh.client_config());
+                let (home, binary) = (job.paths.home("server")?, shiplane.binary().display());
+                let there = format!("env SHIPLANE_HOME='{}' '{binary}'", home.display());
+                let mut command = shiplane.command(&job.paths.home("client")?);
+                command.args(["get", "--ssh", &format!("'{program}' -F '{}'", config.display())]);
+                command.args(["--remote-path", &there]);
+                command.arg(format!("{HOST}:{}", job.source.join(ITEM).display()));
+                command.arg(job.paths.destination.join(ITEM));
                 Ok(command)
             }
             (None, Serving::Other(other)) => self.other_client(contender.program, other, job),
@@ -410,6 +433,12 @@ impl Programs {
                 command.args(["-S", "-F", "-S"]).arg(ssh.client_config());
                 command.args((!job.workload.is_file()).then_some("-r")).arg(remote);
                 command
+            }
+            Program::Login => {
+                let ssh = self.ssh()?;
+                let mut command = Command::new(ssh.program());
+                command.arg("-F").arg(ssh.client_config()).args([HOST, "true"]);
+                return Ok(command);
             }
             Program::Shiplane(_) => bail!("that is ours"),
         };

@@ -334,6 +334,17 @@ impl Judged<'_> {
                 let values = ours(&|sample| seconds(sample) * 1e3 / rtt_ms);
                 Some(Target::at_most("round trips", (must, must), values).without_aim())
             }
+            Must::BeyondLogin(must) => {
+                let all = [OVER_SSH, Program::Login].map(|one| self.find(one).map(|one| one.each(seconds)));
+                let [ours, login] = all.map(Option::unwrap_or_default);
+                let values = ours.iter().zip(login).map(|(ours, login)| (ours - login) * 1e3 / rtt_ms);
+                let what = "round trips beyond a login";
+                Some(Target::at_most(what, (must, must), values.collect()).without_aim())
+            }
+            Must::Scp => {
+                let values = self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s);
+                Some(least("rate ÷ scp's", 1.0, values))
+            }
             Must::Usual => None,
         }
     }
@@ -395,6 +406,7 @@ fn seconds(sample: &Sample) -> f64 {
 const DURABLE: Program = Program::Shiplane(Way::Durable);
 const VERIFIED: Program = Program::Shiplane(Way::Verified);
 const SYNC: Program = Program::Shiplane(Way::Sync);
+const OVER_SSH: Program = Program::Shiplane(Way::OverSsh);
 const SECOND: Program = Program::Shiplane(Way::Second);
 
 /// Rows as a table of Markdown: the first column to the left, the others to the right.

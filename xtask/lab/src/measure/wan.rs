@@ -160,6 +160,16 @@ const fn other_way(row: Row, verb: Verb) -> Row {
     Row { verb, others: &[Program::Rsync], ..row }
 }
 
+/// The same sshd for our program and scp. Its connections find each other by UDP as well, where there is any.
+const fn over_ssh(name: &'static str, link: Conditions, workload: Workload, must: Must) -> Row {
+    let (ways, others) = (&[Way::OverSsh], &[Program::Scp, Program::Login]);
+    Row { workload, ways, others, ..bulk(name, link, must) }
+}
+
+const fn without_udp(link: Conditions) -> Conditions {
+    Conditions { drops_udp: true, ..link }
+}
+
 const FIRST: Conditions = link(50.0, 200.0, 0.0);
 
 const OTHERS: [Program; 4] = [Program::Rsync, Program::RsyncCubic, Program::Scp, Program::Qcp];
@@ -167,7 +177,7 @@ const OTHERS_FOR_SMALL: [Program; 5] =
     [Program::CurlHttp, Program::CurlHttps, Program::Rsync, Program::Scp, Program::Qcp];
 const OTHERS_FOR_TREES: [Program; 3] = [Program::Rsync, Program::RsyncCubic, Program::Scp];
 
-const ROWS: [Row; 22] = [
+const ROWS: [Row; 30] = [
     bulk("50-200-0", FIRST, Must::PerfectWindow),
     bulk("50-200-1", link(50.0, 200.0, 1.0), Must::PerfectWindow),
     bulk("50-200-3", link(50.0, 200.0, 3.0), Must::PerfectWindow),
@@ -194,6 +204,14 @@ const ROWS: [Row; 22] = [
     tree("tree-get", Verb::Get),
     tree("tree-push", Verb::Push),
     tree("tree-sync", Verb::Sync),
+    over_ssh("ssh-1kb-50", FIRST, Workload::File(1000), Must::BeyondLogin(4.0)),
+    over_ssh("ssh-1kb-50-no-udp", without_udp(FIRST), Workload::File(1000), Must::BeyondLogin(4.0)),
+    over_ssh("ssh-1kb-200", link(200.0, 200.0, 0.0), Workload::File(1000), Must::BeyondLogin(4.0)),
+    over_ssh("ssh-tree", FIRST, Workload::Tree(100), Must::Scp),
+    over_ssh("ssh-50-200-0", FIRST, Workload::File(64 << 20), Must::Scp),
+    over_ssh("ssh-50-200-0-no-udp", without_udp(FIRST), Workload::File(64 << 20), Must::Scp),
+    over_ssh("ssh-50-200-0.1", link(50.0, 200.0, 0.1), Workload::File(64 << 20), Must::Scp),
+    over_ssh("ssh-200-200-0", link(200.0, 200.0, 0.0), Workload::File(64 << 20), Must::Scp),
 ];
 
 const HEAD: &str = "\
@@ -213,7 +231,8 @@ bandwidth-delay products, \"our lane\" the same with our congestion control.
 - \"Resent\" is what the sender put on the link beyond the content and its headers, right to about half a per cent.
 - Slow links have a token bucket at the sender, 50 ms and no loss. The client is killed after 60 s, started again, \
 killed after another 60 s, and finishes; what was sent again is all that arrived beyond the content and its headers.
-- TCP is BBR unless it says Cubic. rsync's daemon encrypts nothing.
+- TCP is BBR unless it says Cubic. rsync's daemon encrypts nothing. Over ssh, our program and scp use the same \
+sshd; a login is `ssh HOST true`.
 - Of several runs the median is shown.";
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ impl Data {
         if closely {
             let found = tree::differences(&item, &copy)?;
             let wrong = found.iter().find(|(_, difference)| difference.is_content());
-            return wrong.map_or(Ok(()), |(path, what)| bail!("the copy differs: {path:?} {what}"));
+            return wrong.map_or(Ok(()), |(path, what)| bail!("the copy differs: {path:?}: {what:?}"));
         }
         let arrived = tree::survey(&paths.destination)?.bytes;
         ensure!(arrived == self.bytes, "{arrived} bytes arrived instead of {}", self.bytes);

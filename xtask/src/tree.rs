@@ -1,7 +1,6 @@
 //! Compares trees on disk, sharing no code with shiplane.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -62,22 +61,6 @@ impl Difference {
     }
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing => f.write_str("is missing"),
-            Self::Extra => f.write_str("is not in the original"),
-            Self::Kind => f.write_str("is of another kind"),
-            Self::Size(original, copy) => write!(f, "has {copy} bytes instead of {original}"),
-            Self::Content(offset) => write!(f, "differs from byte {offset} on"),
-            Self::Target => f.write_str("leads elsewhere"),
-            Self::Mode(original, copy) => write!(f, "has the mode {copy:o} instead of {original:o}"),
-            Self::Time | Self::DirectoryTime => f.write_str("has another modification time"),
-            Self::Attributes => f.write_str("has other extended attributes"),
-        }
-    }
-}
-
 /// Counts what is beneath `root`.
 pub fn survey(root: &Path) -> Result<Survey> {
     let mut survey = Survey::default();
@@ -130,7 +113,7 @@ fn expect_none(original: &Path, copy: &Path, found: Vec<(PathBuf, Difference)>) 
         return Ok(());
     }
     // Debug, because names may hold what a terminal obeys.
-    let shown: Vec<_> = found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what}")).collect();
+    let shown: Vec<_> = found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what:?}")).collect();
     bail!(
         "{} differs from {} in {} places:\n{}",
         copy.display(),
@@ -166,7 +149,7 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
             });
         }
         if let [old, new] = why[..] {
-            bail!("{path:?}: of the old version it {old}, of the new one it {new}");
+            bail!("{path:?}: beside the old version {old:?}, beside the new one {new:?}");
         }
     }
     Ok(())

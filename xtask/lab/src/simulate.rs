@@ -37,7 +37,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             let again = simulation.run(seed);
             if (again.trace, again.datagrams) != (report.trace, report.datagrams) {
                 totals.failed += 1;
-                println!("NOT REPEATED: {}\n  {:x} is not {:x}", report.scenario, again.trace, report.trace);
+                println!(
+                    "NOT REPEATED: {:?}\n  {:x} is not {:x}",
+                    report.scenario, again.trace, report.trace
+                );
             }
         }
         totals.add(&report, args.verbose);
@@ -73,12 +76,12 @@ impl Totals {
                 self.cuts += summary.cuts;
                 self.virtual_time += summary.took;
                 if verbose {
-                    println!("{}\n  {summary:?}, {} datagrams", report.scenario, report.datagrams);
+                    println!("{:?}\n  {summary:?}, {} datagrams", report.scenario, report.datagrams);
                 }
             }
             Err(violation) => {
                 self.failed += 1;
-                println!("FAILED: {}\n  {violation}", report.scenario);
+                println!("FAILED: {:?}\n  {violation}", report.scenario);
                 println!("  again: cargo xtask sim --from {} --seeds 1", report.scenario.seed);
             }
         }

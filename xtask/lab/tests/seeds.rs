@@ -25,15 +25,15 @@ fn the_first_seeds_pass_and_each_repeats_itself() {
     let simulation = Simulation::new().unwrap();
     for seed in SEEDS.chain([A_DELIVERY]) {
         let report = simulation.run(seed);
-        let summary = report.outcome.unwrap_or_else(|violation| panic!("{}: {violation}", report.scenario));
+        let summary = report.outcome.unwrap_or_else(|violation| panic!("{:?}: {violation}", report.scenario));
         let again = simulation.run(seed);
-        let repeated = again.outcome.unwrap_or_else(|violation| panic!("{}: {violation}", report.scenario));
+        let repeated = again.outcome.unwrap_or_else(|violation| panic!("{:?}: {violation}", report.scenario));
         // A sync's cache of digests asks the clock on the wall, so that a slow machine may see another run.
         if report.scenario.job != Job::Sync {
             assert_eq!(
                 (repeated, again.trace, again.datagrams),
                 (summary, report.trace, report.datagrams),
-                "{}",
+                "{:?}",
                 report.scenario
             );
         }
@@ -53,7 +53,7 @@ fn seeds_that_once_failed_pass() {
     let simulation = Simulation::new().unwrap();
     for seed in REGRESSIONS {
         let report = simulation.run(seed);
-        report.outcome.unwrap_or_else(|violation| panic!("{}: {violation}", report.scenario));
+        report.outcome.unwrap_or_else(|violation| panic!("{:?}: {violation}", report.scenario));
     }
 }
 
@@ -107,7 +107,7 @@ fn calls_that_are_not_what_they_promise_are_found() {
     let simulation = Simulation::new().unwrap();
     let is_found = |lie: Option<Lie>, seed| {
         let scenario = Scenario { job: Job::Call, lie, ..Scenario::draw(seed) };
-        let (shown, outcome) = (scenario.to_string(), simulation.run_scenario(scenario).outcome);
+        let (shown, outcome) = (format!("{scenario:?}"), simulation.run_scenario(scenario).outcome);
         match (lie, outcome) {
             (None, Ok(_)) => true,
             (None, Err(violation)) => panic!("{shown}: {violation}"),
@@ -133,7 +133,7 @@ fn what_was_removed_stays_removed_though_the_power_was_cut_after_the_first_sync(
         scenario.faults.heal_at = Duration::ZERO;
         (scenario.client_disk, scenario.server_disk) = (DiskFaults::default(), DiskFaults::default());
         let report = simulation.run_scenario(scenario);
-        report.outcome.unwrap_or_else(|violation| panic!("{}: {violation}", report.scenario));
+        report.outcome.unwrap_or_else(|violation| panic!("{:?}: {violation}", report.scenario));
     }
 }
 

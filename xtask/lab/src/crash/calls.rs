@@ -1,7 +1,6 @@
 //! The file-changing system calls, and the file that each of them changes.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
@@ -51,12 +50,6 @@ impl Kind {
     /// All but `Open` change something, or make it last.
     pub(super) fn is_change(self) -> bool {
         self != Self::Open
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self:?}")
     }
 }
 

@@ -55,8 +55,8 @@ fn fail_each(
             interrupt::check()?;
             totals.cases += 1;
             if let Err(failure) = fail(fixture, role, Failing { kind, place, errno }, &mut totals) {
-                println!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name());
-                wrong.push(format!("  {}: {kind} {place} of {count}, {errno}: {failure:#}", role.name()));
+                println!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name());
+                wrong.push(format!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name()));
             }
         }
     }

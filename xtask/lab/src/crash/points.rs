@@ -27,7 +27,7 @@ fn kill_at_each(fixture: &Fixture<'_>, role: Role, is_short: bool) -> Result<Vec
     let calls = whole.trace.calls.iter().filter(|call| call.kind.is_change());
     let mut kinds: BTreeMap<_, usize> = BTreeMap::new();
     calls.clone().for_each(|call| *kinds.entry(call.kind).or_default() += 1);
-    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    let kinds: Vec<_> = kinds.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
     println!("  {}: {}", role.name(), kinds.join(", "));
     let expected = calls.count();
     let step = if is_short { expected.div_ceil(SHORT_KILLS) } else { 1 };
@@ -42,7 +42,7 @@ fn kill_at_each(fixture: &Fixture<'_>, role: Role, is_short: bool) -> Result<Vec
             }
             break;
         };
-        let what = || format!("killed in place of call {at}, {} of {:?}", hit.kind, hit.path);
+        let what = || format!("killed in place of call {at}, {:?} of {:?}", hit.kind, hit.path);
         fixture.expect_old_or_new(role).with_context(what)?;
         left.push(fixture.second(role).with_context(what)?);
     }

@@ -159,16 +159,9 @@ impl Request {
 }
 
 /// The code of a fault (SPEC 5.13).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("fault {0}")]
 pub(crate) struct Fault(pub(crate) u8);
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "fault {}", self.0)
-    }
-}
-
-impl std::error::Error for Fault {}
 
 /// A length and as many bytes (SPEC 5.2).
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {

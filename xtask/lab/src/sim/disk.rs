@@ -9,7 +9,7 @@ mod image;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fmt, fs, io,
+    fs, io,
     os::fd::{AsRawFd, BorrowedFd},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -49,20 +49,6 @@ impl DiskFaults {
         let sync_error = share(100_000, 500_000);
         let crash_at = rng.chance(200_000).then(|| rng.spread(1, 400));
         Self { no_space, io_error, sync_error, crash_at, lies: false }
-    }
-}
-
-impl fmt::Display for DiskFaults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: u32| f64::from(share) / 10_000.0;
-        let shares = [("full", self.no_space), ("io", self.io_error), ("sync", self.sync_error)];
-        for (name, share) in shares.iter().filter(|(_, share)| *share > 0) {
-            write!(f, "{name}={}% ", percent(*share))?;
-        }
-        if let Some(at) = self.crash_at {
-            write!(f, "cut@{at} ")?;
-        }
-        write!(f, "{}", if self.lies { "lies" } else { "" })
     }
 }
 

@@ -1,13 +1,13 @@
 //! Draws a scenario from a seed.
 
-use std::{fmt, num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, time::Duration};
 
 use shiplane_protocols::Compression;
 use testlink::Rng;
 
 use crate::sim::{disk::DiskFaults, network::Faults};
 
-/// All that is drawn before anything happens, in one line.
+/// All that is drawn before anything happens.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// What it was drawn from.
@@ -101,33 +101,6 @@ impl Scenario {
             lie: None,
             faults,
         }
-    }
-}
-
-impl fmt::Display for Scenario {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, job, lanes, chunk_len_bytes, compression, .. } = self;
-        write!(f, "seed={seed} job={job:?} lanes={lanes} chunk={chunk_len_bytes} compress={compression:?} ")?;
-        for (name, share) in [("client-kills", self.client_kills), ("server-kills", self.server_kills)] {
-            if share > 0 {
-                write!(f, "{name}={}% ", share / 10_000)?;
-            }
-        }
-        for (name, disk) in [("client", self.client_disk), ("server", self.server_disk)] {
-            if disk != DiskFaults::default() {
-                write!(f, "{name}-disk=({disk}) ")?;
-            }
-        }
-        if self.cut_at_the_end {
-            write!(f, "cut-at-the-end ")?;
-        }
-        if self.trap {
-            write!(f, "trap ")?;
-        }
-        if let Some(at) = self.source_changes_at {
-            write!(f, "change@{}ms ", at.as_millis())?;
-        }
-        write!(f, "{}", self.faults)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The faults of the network.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use testlink::Rng;
 
@@ -129,36 +129,6 @@ impl Partition {
         // Beyond the idle timeout of 30 s, too.
         let len = Duration::from_millis(rng.spread(100, 50_000));
         Self { begin, end: begin + len, passing_len_bytes: rng.pick(&[0, 0, 100, 1_000]) }
-    }
-}
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let percent = |share: u32| f64::from(share) / 10_000.0;
-        write!(f, "loss={}%", percent(self.loss))?;
-        if let Some(Burst { enter, leave, loss }) = self.burst {
-            write!(f, " burst={}%/{}%/{}%", percent(enter), percent(leave), percent(loss))?;
-        }
-        let shares = [("dup", self.duplication), ("reorder", self.reordering), ("flip", self.flips)];
-        for (name, share) in shares.iter().filter(|(_, share)| *share > 0) {
-            write!(f, " {name}={}%", percent(*share))?;
-        }
-        let (delay_ms, jitter_ms) = (self.delay.as_millis(), self.jitter.as_millis());
-        write!(f, " delay={delay_ms}+{jitter_ms}ms rate={}kB/s", self.bytes_per_second / 1000)?;
-        write!(f, " queue={}kB mtu={}", self.queue_len_bytes / 1000, self.mtu_len_bytes)?;
-        if let Some((at, mtu)) = self.narrowed {
-            write!(f, "→{mtu}@{}ms", at.as_millis())?;
-        }
-        for Partition { begin, end, passing_len_bytes } in &self.partitions {
-            write!(f, " cut={}..{}ms", begin.as_millis(), end.as_millis())?;
-            if *passing_len_bytes > 0 {
-                write!(f, "(<{passing_len_bytes})")?;
-            }
-        }
-        for at in &self.address_changes {
-            write!(f, " readdress@{}ms", at.as_millis())?;
-        }
-        write!(f, " heal@{}ms", self.heal_at.as_millis())
     }
 }
 

@@ -1,15 +1,8 @@
 //! A transfer over a fault-free link, interrupted repeatedly; counts bytes that were sent in vain.
 
-use std::{
-    num::NonZeroU64,
-    path::Path,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{num::NonZeroU64, path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use shiplane_protocols::{
     Compression,
     internals::{
@@ -110,8 +103,8 @@ async fn one(
 ) -> Result<(CutRun, bool), Violation> {
     let host = from.addr().ip();
     let (began, carried_before) = (Instant::now(), world.network.delivered_bytes(host));
-    let watch = Watch::default();
-    let ended = timeout(cuts.cut_after, attempt(cuts.job, world, client, &watch)).await;
+    let seen = Arc::<Mutex<CutRun>>::default();
+    let ended = timeout(cuts.cut_after, attempt(cuts.job, world, client, &seen)).await;
     let is_done = match ended {
         Ok(Ok(())) => true,
         Ok(Err(Stopped::Broken(violation))) => return Err(violation),
@@ -124,20 +117,19 @@ async fn one(
         // What is on its way arrives; and the server finds out that its client has gone.
         sleep(IDLE_TIMEOUT).await;
     }
-    let run = CutRun {
-        carried_bytes: world.network.delivered_bytes(host) - carried_before,
-        kept_bytes: watch.kept_bytes.load(Ordering::Relaxed),
-        awaits_chunks: watch.awaits_chunks.get().copied(),
-        arrives: watch.arrives.get().copied(),
-        keeps: watch.keeps.get().copied(),
-        took,
-    };
+    let carried_bytes = world.network.delivered_bytes(host) - carried_before;
+    let run = CutRun { carried_bytes, took, ..seen.lock().clone() };
     Ok((run, is_done))
 }
 
-async fn attempt(job: Job, world: &World, client: &Dialling, watch: &Watch) -> Result<(), Stopped> {
+async fn attempt(
+    job: Job,
+    world: &World,
+    client: &Dialling,
+    seen: &Arc<Mutex<CutRun>>,
+) -> Result<(), Stopped> {
     let client = job::connect(world, client).await?;
-    let events = watch.events();
+    let events = events(seen);
     match job {
         Job::Get => job::carry::get(world, &client, events).await,
         Job::Push => job::carry::push(world, &client, events).await,
@@ -156,32 +148,22 @@ async fn attempt(job: Job, world: &World, client: &Dialling, watch: &Watch) -> R
     }
 }
 
-/// What a run says.
-#[derive(Debug, Clone, Default)]
-struct Watch {
-    kept_bytes: Arc<AtomicU64>,
-    awaits_chunks: Arc<OnceLock<Duration>>,
-    arrives: Arc<OnceLock<Duration>>,
-    keeps: Arc<OnceLock<Duration>>,
-}
-
-impl Watch {
-    fn events(&self) -> EventFn {
-        let (watch, began) = (self.clone(), Instant::now());
-        Arc::new(move |event| {
-            if let TransferEvent::Kept { len_bytes } = event {
-                watch.kept_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+/// Notes what a run says: of most things only the first time counts.
+fn events(seen: &Arc<Mutex<CutRun>>) -> EventFn {
+    let (seen, began) = (Arc::clone(seen), Instant::now());
+    Arc::new(move |event| {
+        let mut seen = seen.lock();
+        let first = match event {
+            TransferEvent::Kept { len_bytes } => {
+                seen.kept_bytes += len_bytes;
+                &mut seen.keeps
             }
-            let first = match event {
-                TransferEvent::Kept { .. } => &watch.keeps,
-                TransferEvent::Moved { .. } => &watch.arrives,
-                TransferEvent::Awaits(Awaited::Chunks) => &watch.awaits_chunks,
-                _ => return,
-            };
-            // Only the first counts.
-            let _ = first.set(began.elapsed());
-        })
-    }
+            TransferEvent::Moved { .. } => &mut seen.arrives,
+            TransferEvent::Awaits(Awaited::Chunks) => &mut seen.awaits_chunks,
+            _ => return,
+        };
+        first.get_or_insert_with(|| began.elapsed());
+    })
 }
 
 impl CutSeries {

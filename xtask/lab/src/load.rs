@@ -1,7 +1,7 @@
 //! `cargo xtask load`: overloads a server and watches it from outside, and runs clients against servers that lie.
 //!
 //! Each scenario has a `shiplane serve` of its own, the real program in release, and peers that overload it or lie to it
-//! (`lab::peers`) in another process. Beside them an honest peer gets a file, several times, and got it before as
+//! (`crate::peers`) in another process. Beside them an honest peer gets a file, several times, and got it before as
 //! often without them. A scenario passes if the server's memory stayed within the cap, its descriptors came back, every
 //! copy is right and, where that is promised, the honest peer was hardly slower. All victims run with a limit on their
 //! address space, so that one that is taken in harms nothing else here.
@@ -137,7 +137,7 @@ impl Fixture {
 
     fn play(&self, scenario: &Scenario) -> Result<Seen> {
         let home = self.scratch.directory(&format!("server of {}", scenario.name))?;
-        lab::peers::make_keys(&home, &self.keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
+        crate::peers::make_keys(&home, &self.keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
         let served = self.scratch.directory(&format!("served to {}", scenario.name))?;
         fs::hard_link(&self.file, served.join("large"))
             .context("cannot link the file into what is served")?;

@@ -37,7 +37,7 @@ enum Programme {
     Soak(soak::Args),
     /// The peers of `load` and `soak`
     #[command(hide = true)]
-    Peers(lab::peers::Args),
+    Peers(crate::peers::Args),
 }
 
 /// A programme cannot run on this machine.
@@ -46,7 +46,8 @@ enum Programme {
 pub(crate) struct Missing(pub(crate) String);
 
 /// Runs what the command line says.
-pub(crate) fn main() -> ExitCode {
+#[must_use]
+pub fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = interrupt::install().and_then(|()| run(args.programme));
     if let Err(failure) = &outcome
@@ -68,7 +69,7 @@ fn run(programme: Programme) -> Result<()> {
         Programme::Wan(args) => wan::run(&args),
         Programme::Load(args) => load::run(&args),
         Programme::Soak(args) => soak::run(&args),
-        Programme::Peers(args) => lab::peers::run(&args).map_err(|failure| anyhow!("{failure}")),
+        Programme::Peers(args) => crate::peers::run(&args).map_err(|failure| anyhow!("{failure}")),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::sim::{Report, Simulation};
 use xtask::interrupt;
+
+use crate::sim::{Report, Simulation};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]

@@ -91,7 +91,7 @@ impl<'a> Soak<'a> {
         dataset::make(&tree, TREE)?;
         let state = scratch.directory("server")?;
         let keys = scratch.path().join("keys");
-        lab::peers::make_keys(&state, &keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
+        crate::peers::make_keys(&state, &keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
         let server = shiplane.serve(&served, &state, Access::Write)?;
         let before = ProcessStats::of(server.running().pid())?;
         Ok(Self {

@@ -8,13 +8,13 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use lab::peers::hostile::Lie;
 use xtask::process::{Running, Signal};
 use xtask::units;
 
 use super::Fixture;
 use super::peers::{self, PeerProcess};
 use super::scenarios::{CAP_BYTES, PATIENCE};
+use crate::peers::hostile::Lie;
 
 /// One lie, and what must become of a client that hears it.
 #[derive(Clone, Copy, Debug)]

@@ -113,7 +113,8 @@ fn expect_none(original: &Path, copy: &Path, found: Vec<(PathBuf, Difference)>) 
         return Ok(());
     }
     // Debug, because names may hold what a terminal obeys.
-    let shown: Vec<_> = found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what:?}")).collect();
+    let shown: Vec<_> =
+        found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what:?}")).collect();
     bail!(
         "{} differs from {} in {} places:\n{}",
         copy.display(),

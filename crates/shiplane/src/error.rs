@@ -439,7 +439,15 @@ pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (Error
         ) => there(ErrorKind::Interrupted, RESUME),
         (_, Some(error), _) => transfer::transfer(error),
         (_, None, Some(error)) => sync::sync(error),
-        (_, None, None) => here(ErrorKind::Other, RESUME),
+        (_, None, None) => match error.downcast_ref::<Fault>().map(|fault| fault.code) {
+            Some(FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace) => {
+                here(ErrorKind::LocalIo, RESUME)
+            }
+            // It was waited for in vain.
+            Some(FaultCode::Gone) => there(ErrorKind::Unreachable, RESUME),
+            Some(code) => here(kind_of_fault(code), RESUME),
+            None => here(ErrorKind::Other, RESUME),
+        },
     };
     (diagnosis.kind, diagnosis.side)
 }

@@ -17,16 +17,16 @@ use shiplane_files::internals::{
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
-    PeerConnection, PeerId,
+    PeerConnection, PeerId, StreamError,
     internals::{Claim, blocking},
 };
-use shiplane_wire::{Digest, DigestAlgorithm, TransferId, escape};
+use shiplane_wire::{Code, Digest, DigestAlgorithm, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
 use self::sessions::{Begun, Patience, SyncSession, begin, sessions};
 use super::{
     FileServer,
-    activity::ServedJob,
+    activity::{ServedJob, UnderWay},
     check_path, claim,
     push::TAKE_OVER_TIMEOUT,
     registry::{Registry, answer_wait, gone},
@@ -43,7 +43,7 @@ use crate::{
         memory::ListMemory,
         messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
-    transfer::{Target, TransferOptions},
+    transfer::{Target, TransferError, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -85,6 +85,8 @@ struct Running {
     /// No other push or sync writes there. Given up before the peer hears of the end, so that it may begin anew.
     name: Option<TargetClaim>,
     relisting: Option<Relisting>,
+    /// As those see it who watch the server, from the exchange until it has ended or failed.
+    job: Option<Arc<UnderWay>>,
     /// The peer takes, and may not write: nothing is changed here, and nothing remembered.
     reads_only: bool,
 }
@@ -146,6 +148,7 @@ impl FileServer {
             begun,
             name,
             relisting,
+            job: None,
             reads_only,
         };
         self.tasks.spawn(running.run());
@@ -193,11 +196,15 @@ impl Running {
         let (peer, path) = (self.connection.peer_id(), escape(&self.request.path).to_string());
         let (abort, connection) = (self.abort.clone(), Arc::clone(&self.connection));
         let taken_over = self.name.as_ref().map(TargetClaim::give_up).unwrap_or_default();
-        let ended = tokio::select! {
-            ended = self.sync() => ended,
-            () = abort.cancelled() => Err(gone("the peer cancelled the sync")),
-            () = taken_over.cancelled() => Err(gone("the peer started the sync again")),
-            _ = connection.closed() => Err(gone("the connection was closed")),
+        let stopped = || Some(TransferError::from(StreamError::Reset(Code::Cancelled)));
+        let (ended, why) = tokio::select! {
+            ended = self.sync() => (ended, None),
+            () = abort.cancelled() => (Err(gone("the peer cancelled the sync")), stopped()),
+            () = taken_over.cancelled() => (Err(gone("the peer started the sync again")), stopped()),
+            end = connection.closed() => {
+                let lost = TransferError::from(StreamError::ConnectionLost(end));
+                (Err(gone("the connection was closed")), Some(lost))
+            }
         };
         // Whatever reads files for it stops.
         abort.cancel();
@@ -206,6 +213,12 @@ impl Running {
             Err(fault) => tracing::warn!(peer = %peer.short(), path, %fault, "sync failed"),
         }
         self.name = None;
+        if let (Err(fault), Some(job)) = (&ended, self.job.take()) {
+            match &why {
+                Some(error) => job.failed(error),
+                None => job.failed(fault),
+            }
+        }
         if let Err(fault) = ended {
             self.begun.session().fail(&fault);
         }
@@ -386,9 +399,10 @@ impl Running {
         let path = escape(&self.request.path).to_string();
         let job = self.server.activity.begin(self.connection.peer_id(), ServedJob::Sync, path);
         let events = [Direction::Sent, Direction::Received].map(|direction| job.events(direction));
+        self.job = Some(job);
         let exchanged = exchange.run(&self.connection, options, events).await;
         let exchanged: Exchanged = exchanged.map_err(|error| {
-            job.failed(&error);
+            self.job.take().iter().for_each(|job| job.failed(&error));
             fault(&error)
         })?;
         let agreed = Arc::clone(prepared.agreed());
@@ -414,6 +428,7 @@ impl Running {
         });
         let done = done.await?;
         self.name = None;
+        self.job = None;
         self.begun.session().settled.give(Ok(done));
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use shiplane_files::internals::sync::Manifest;
+use shiplane_files::internals::sync::{Manifest, Node, Stamp};
 use shiplane_protocols::internals::{
     OpenFilters,
     sync::{Step, SyncBody, SyncDirection, SyncRequest, SyncResponse},
@@ -10,12 +10,12 @@ use shiplane_protocols::internals::{
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
 use shiplane_transport::ChunkSource;
-use shiplane_wire::{TaggedChunk, TransferId};
+use shiplane_wire::{RelPath, TaggedChunk, TransferId};
 use tokio::time::Duration;
 
 use super::{
     admitted,
-    hostile_asked::{End, OPEN, SETTLE, START, Settle, Start, Started, changes, listed, many},
+    hostile_asked::{End, Half, OPEN, SETTLE, START, Settle, Start, Started, changes, listed, many},
     sync, write,
 };
 use crate::harness::{World, options, transfer_lane, tree};
@@ -247,4 +247,46 @@ async fn a_list_beside_the_call_must_be_as_long_as_it_says() {
     assert!(sent.is_err());
     assert_eq!(started, Err(FaultCode::Gone));
     assert!(fs::read_dir(world.source()).unwrap().count() == 3);
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_counts_as_failed_however_late_and_once() {
+    let (told, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let world = World::syncing_by(move |server, transport, stop| {
+        server.on_failure(Box::new(move |job, error| told.send((job.job, error.to_string())).unwrap()));
+        server.run(transport, stop)
+    });
+    // A directory: nothing is exchanged, and the outcome is settled at once.
+    let mut theirs = Manifest::new();
+    let stamp = Stamp { mode: 0o755, mtime: shiplane_wire::Mtime { secs: 1, nanos: 0 } };
+    theirs.insert(RelPath::parse(b"d").unwrap(), Node::Directory(stamp));
+    for (words, is_late) in [("cancelled", false), ("connection", false), ("differ", true)] {
+        let _ = fs::remove_dir(world.source().join("d"));
+        if !is_late {
+            write(&world.source(), "f", b"1");
+        } else {
+            fs::remove_file(world.source().join("f")).unwrap();
+        }
+        let client = admitted(&world).await;
+        call(&client, OPEN, &open(&theirs)).await.unwrap();
+        assert!(matches!(call(&client, START, &start(changes(&theirs))).await, Ok(Started::Ready { .. })));
+        match words {
+            "connection" => client.connection().close(shiplane_wire::Code::NoError),
+            "cancelled" => {
+                call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
+            }
+            _ => {
+                let lie =
+                    Half { provided: Some(([0; 32], 1)), unsettled: Some(Vec::new()), ..Half::default() };
+                let end = End::Done(lie);
+                let settled = call(&client, SETTLE, &Settle { sync: SYNC, end }).await;
+                assert_eq!(settled, Err(FaultCode::Integrity));
+            }
+        }
+        let (job, error) = failures.recv().await.unwrap();
+        assert_eq!(job, shiplane_protocols::internals::ServedJob::Sync);
+        assert!(error.contains(words), "{error}");
+    }
+    sync(&world, &admitted(&world).await).await;
+    assert!(failures.try_recv().is_err(), "each counts once, and a success does not");
 }

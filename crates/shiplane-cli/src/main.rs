@@ -3,8 +3,6 @@
 //! `args` is what was typed and `settings` what it means; `commands` have the library do it; `failure` says what can end
 //! them, and `exit` what that means to a script and to a person.
 
-#![forbid(unsafe_code)]
-
 mod args;
 mod board;
 mod checksums;
@@ -16,6 +14,7 @@ mod exit;
 mod failure;
 mod job;
 mod logging;
+mod memory;
 mod progress;
 mod qr;
 mod report;

@@ -114,6 +114,11 @@ impl Buffers {
         lock(&self.0.state).free.clear();
     }
 
+    /// How many buffers are not in use.
+    pub fn kept(&self) -> usize {
+        lock(&self.0.state).free.len()
+    }
+
     fn take(&self) -> Taken<'_> {
         let state = lock(&self.0.state);
         let state = self.0.given_back.wait_while(state, |state| state.in_use >= MAX_IN_USE);

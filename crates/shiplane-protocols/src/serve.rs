@@ -240,6 +240,19 @@ impl FileServer {
         self.activity.on_failure(call);
     }
 
+    /// Waits until jobs have run and then, for ten seconds, none, and gives back to the system what was kept for the next.
+    /// Cancel-safe.
+    pub async fn rested(&self) {
+        self.activity.rested().await;
+        self.memory().free_buffers();
+    }
+
+    /// How many buffers are kept for the next job, beside those that all lanes of the process share.
+    #[must_use]
+    pub fn kept_buffers(&self) -> usize {
+        self.memory().kept_buffers()
+    }
+
     /// Each budget of the memory that peers may make this side hold: its name, what is held, and what may be.
     #[must_use]
     pub fn memory_in_use(&self) -> [(&'static str, u64, u64); 7] {

@@ -41,6 +41,17 @@ impl BufferPool {
         Ok(buffer.freeze())
     }
 
+    /// Gives the free buffers back to the system.
+    pub fn free(&self) {
+        self.lock().clear();
+    }
+
+    /// How many free buffers it keeps.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.lock().len()
+    }
+
     /// An empty buffer of at least this capacity.
     pub(crate) fn take(&self, capacity_bytes: usize) -> PooledBuffer {
         let mut free = self.lock();

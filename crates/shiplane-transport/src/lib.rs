@@ -127,6 +127,7 @@ pub mod internals {
         identity::{KeyFileStep, PeerIdError},
         lane::{
             DigestFn, ProgressFn,
+            recv::receive_buffers,
             send::SentChunk,
             steps::{LaneStep, StepClock, ThreadClock},
         },

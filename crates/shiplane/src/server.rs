@@ -190,6 +190,14 @@ impl Server {
         sessions::list(&self.inner.files, &self.inner.transport)
     }
 
+    /// Waits until jobs have run and then, for ten seconds, none. The server has let go of what it had kept for the next, and a
+    /// program that wants to be small may have its allocator do the same. Call it again for the next time.
+    ///
+    /// Cancel-safe: dropping the future leaves the rest to the next call.
+    pub async fn rested(&self) {
+        self.inner.files.rested().await;
+    }
+
     /// Serves until [`shutdown`](Self::shutdown), and then until transfers and calls under way have ended. Meanwhile it
     /// looks once a second whether the list of peers or the tickets have changed, and closes the connections of peers that have lost a right.
     ///

@@ -1,5 +1,6 @@
 //! `shiplane serve DIR`
 
+use std::convert::Infallible;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -21,9 +22,10 @@ use crate::progress::{OutputMode, count, seconds};
 use crate::service::{self, Hangups, State};
 use crate::settings::ServeSettings;
 use crate::units::show_duration;
-use crate::{qr, runtime, signals};
+use crate::{memory, qr, runtime, signals};
 
 pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
+    memory::share_heaps();
     let stop =
         signals::watch("finishing running transfers; press Ctrl-C again to stop now", signals::DRAIN_LIMIT)
             .map_err(Failure::Runtime)?;
@@ -54,8 +56,17 @@ async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), F
         ended = running => ended?,
         never = board => match never {},
         never = hangups.each(|| server.reload()) => match never {},
+        never = stay_small(&server) => match never {},
     }
     sum_up(&server.stats(), settings.output_mode)
+}
+
+/// Gives back what is free whenever the server has nothing to do: else it would stay as large as it ever was.
+async fn stay_small(server: &Server) -> Infallible {
+    loop {
+        server.rested().await;
+        memory::give_back();
+    }
 }
 
 /// Reports the totals: as an event, or on a terminal as text.

@@ -11,6 +11,7 @@ use std::{
 };
 
 use shiplane_transport::PeerId;
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     Direction,
@@ -30,6 +31,14 @@ struct Totals {
     sent_bytes: AtomicU64,
     received_bytes: AtomicU64,
     on_failure: OnceLock<FailureFn>,
+    /// How many jobs have ended.
+    ended: watch::Sender<u64>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.totals.ended.send_modify(|ended| *ended += 1);
+    }
 }
 
 /// Called when a job has failed, from any thread: it must be quick.
@@ -105,6 +114,20 @@ impl Activity {
         [&self.totals.sent_bytes, &self.totals.received_bytes].map(|bytes| bytes.load(Ordering::Relaxed))
     }
 
+    /// Waits until a job has ended and, for a while after that, no other has begun or ended. Cancel-safe: it then counts from
+    /// the next one on.
+    pub(super) async fn rested(&self) {
+        let mut ended = self.totals.ended.subscribe();
+        loop {
+            // The sender is here.
+            let _ = ended.changed().await;
+            while timeout(REST, ended.changed()).await.is_ok() {}
+            if self.list().is_empty() {
+                return;
+            }
+        }
+    }
+
     /// Only the first call counts.
     pub(super) fn on_failure(&self, call: FailureFn) {
         let _ = self.totals.on_failure.set(call);
@@ -178,12 +201,37 @@ impl UnderWay {
     }
 }
 
+/// 10 s: a peer that has more to do has begun by then.
+const REST: Duration = Duration::from_secs(10);
+
 /// 900 ms: over less, a rate shows bursts; those who look once a second see a new one each time, however many they are.
 const MIN_RATE_INTERVAL: Duration = Duration::from_millis(900);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_has_rested_some_time_after_the_last_job() {
+        let (activity, peer) = (Activity::default(), PeerId::from_bytes([7; 32]));
+        let begin = || activity.begin(peer, ServedJob::Fetch, String::new());
+        let began_at = tokio::time::Instant::now();
+        let pass = async |time| drop(timeout(time, std::future::pending::<()>()).await);
+        let work = async {
+            let long = begin();
+            for _ in 0..5 {
+                let short = begin();
+                pass(REST / 2).await;
+                drop(short);
+            }
+            pass(REST * 2).await;
+            drop(long);
+        };
+        tokio::join!(activity.rested(), work);
+        assert_eq!(began_at.elapsed(), REST / 2 * 5 + REST * 2 + REST);
+        let none = timeout(REST * 10, activity.rested()).await;
+        assert!(none.is_err(), "who does nothing need not rest");
+    }
 
     #[test]
     fn a_job_is_listed_while_it_runs_and_counted() {

@@ -24,6 +24,7 @@ mod one_connection;
 #[cfg(unix)]
 mod probe;
 mod push;
+mod resting;
 #[cfg(unix)]
 mod sync;
 #[cfg(unix)]

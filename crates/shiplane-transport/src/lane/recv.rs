@@ -241,5 +241,10 @@ async fn answer(send: &mut SendHalf, reply: Reply, progress_timeout: Duration) -
 /// Shared by all lanes of the process: a buffer is in use only while it is filled, hashed and written.
 static BUFFERS: LazyLock<BufferPool> = LazyLock::new(|| BufferPool::keeping(MAX_FREE_BUFFERS));
 
+/// The buffers of all lanes of the process.
+pub fn receive_buffers() -> &'static BufferPool {
+    &BUFFERS
+}
+
 /// 8: as many as chunks arrive side by side where one alone does not fill the path.
 const MAX_FREE_BUFFERS: usize = 8;

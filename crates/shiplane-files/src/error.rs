@@ -63,12 +63,14 @@ pub enum DestinationError {
         path: String,
     },
     /// It is a symbolic link, and this receiver does not create it. Use `--links all` where that may be said.
-    #[error("{path} was not created: {reason}")]
+    #[error("{path} was not created: {reason}{}", because(.source))]
     LinkRefused {
         /// The path.
         path: String,
         /// Why.
         reason: LeftOutReason,
+        /// The system's error, if the file system has no symbolic links.
+        source: Option<io::Error>,
     },
     /// There are more files with several names than are kept track of. The rest becomes files of their own.
     #[error("{path}: too many hard links; from here on each name is a file of its own")]

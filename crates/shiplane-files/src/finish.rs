@@ -3,7 +3,7 @@
 use std::io;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{RelPath, Version, escape};
+use shiplane_wire::{LeftOutReason, RelPath, Version, escape};
 
 use crate::{
     destination::{Destination, Parts},
@@ -144,7 +144,16 @@ impl Destination {
         let failed = |operation| move |error| site.failed_naming(operation, path, error);
         // A file with our temporary name is an abandoned one.
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
-        platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(failed(Operation::Create))?;
+        platform::make_link(&parent.dir, temp, link.target.as_bytes()).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::Unsupported => DestinationError::LinkRefused {
+                    path: site.show(path),
+                    reason: LeftOutReason::Symlink,
+                    source: Some(error),
+                },
+                _ => failed(Operation::Create)(error),
+            }
+        })?;
         site.describe_link(&parent.dir, temp, path, link)?;
         if let (true, Existing::BackUp(suffix)) = (replaces, site.options.existing) {
             publisher.back_up(path, parent, suffix)?;

@@ -313,7 +313,8 @@ impl Planner {
         let points_to = entry.target.as_ref().ok_or_else(not_requested)?;
         let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
         if let Some(reason) = self.site.options.links.refusal(&entry.path, points_to).or(impossible) {
-            return Err(DestinationError::LinkRefused { path: self.site.show(&target), reason });
+            let path = self.site.show(&target);
+            return Err(DestinationError::LinkRefused { path, reason, source: None });
         }
         let attributes = entry.attributes.clone();
         let link = Link { target: points_to.clone(), mtime: entry.mtime, attributes };

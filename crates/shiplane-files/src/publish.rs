@@ -15,7 +15,7 @@ use crate::{
     lock,
     names::{self, NameRefused},
     parallel,
-    platform::{self, Kind, Stat},
+    platform::{self, Kind, Names, Stat},
     policy::{FileEvent, Policy, RenameMode},
     site::Site,
     state::{ActiveFile, SeenPaths},
@@ -391,8 +391,24 @@ impl Publisher {
             Ok(Some(found)) if found.kind == Kind::Directory => {
                 self.site.wrong_kind(target, found.kind, wanted)
             }
+            Ok(_) if self.is_another_spelling(target) => {
+                DestinationError::NameCollision { path: self.site.show(target) }
+            }
             Ok(_) => self.site.exists(target),
             Err(error) => error,
+        }
+    }
+
+    /// Whether what the file system finds by this name has another one: then no name is exactly this.
+    fn is_another_spelling(&self, target: &RelPath) -> bool {
+        let names = || Names::of(&self.site.dirs.parent_of(target)?.dir);
+        let Some(mut names) = self.site.folds.then(names).and_then(io::Result::ok) else { return false };
+        loop {
+            match names.next(|name| name == target.file_name()) {
+                Some(Ok(false)) => {}
+                Some(Ok(true) | Err(_)) => return false,
+                None => return true,
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use crate::{
     hash::{READ_LEN_BYTES, hash_parts},
     journal::Journal,
     names::{self, JobKey, NameRefused},
-    platform::{self, Kind},
+    platform::{self, Kind, Stat},
     source::SourceRoot,
     sparse,
     state::{
@@ -122,7 +122,9 @@ impl Destination {
             .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
         let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
         match site.options.links.refusal(path, target).or(impossible) {
-            Some(reason) => Err(DestinationError::LinkRefused { path: site.show(path), reason }),
+            Some(reason) => {
+                Err(DestinationError::LinkRefused { path: site.show(path), reason, source: None })
+            }
             None => Ok(()),
         }
     }
@@ -176,10 +178,9 @@ impl Destination {
         Ok(())
     }
 
-    /// Whether there is a directory at `path`.
-    pub fn has_directory(&self, path: &RelPath) -> bool {
-        let found = self.parts.site.examine(path);
-        found.is_ok_and(|found| found.is_some_and(|found| found.kind == Kind::Directory))
+    /// What is at `path`, as far as it can be told.
+    pub fn stat_at(&self, path: &RelPath) -> Option<Stat> {
+        self.parts.site.examine(path).ok()?
     }
 
     /// Lets files be created and removed in the directory at `path`, if it is ours.

@@ -172,7 +172,7 @@ impl Site {
         match platform::stat(&parent.dir, target.file_name()) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(Operation::Examine, target, error)),
+            Err(error) => Err(self.failed_naming(Operation::Examine, target, error)),
         }
     }
 

@@ -127,7 +127,7 @@ fn set_time(path: &Path, secs: i64, nanos: i64) {
 }
 
 /// Every kind of entry, as far as this user may make it.
-fn fill(root: &Path) {
+pub(crate) fn fill(root: &Path) {
     let at = |name: &str| root.join(name);
     let mode = |name: &str, mode| fs::set_permissions(at(name), fs::Permissions::from_mode(mode)).unwrap();
     for dir in ["", "dir/deep/deeper", "empty dir", "group", "sticky", "locked", "listed"] {

@@ -30,6 +30,9 @@ mod dry_run;
 mod everything;
 #[cfg(test)]
 mod filters;
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod foreign;
 #[cfg(target_os = "linux")] // Only there is writable memory what `ulimit -d` limits.
 #[cfg(test)]
 mod hostile;

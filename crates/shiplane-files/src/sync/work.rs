@@ -10,7 +10,7 @@
 //! differences and goes on. Immediately before something is replaced or removed it is looked at again; if it
 //! is not what was listed, it is left alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Version};
@@ -27,6 +27,7 @@ use crate::{
     destination::Destination,
     error::{DestinationError, SourceError},
     left_out::LeftOut,
+    platform::Kind,
     policy::RenameMode,
     source::Source,
     state::{OWNER_DIRECTORY_MODE, Summary},
@@ -341,15 +342,26 @@ impl Work {
     fn set_metadata(&self) -> Result<(), DatasetError> {
         let Shared { destination, left, agreed, .. } = &self.shared;
         let merged = &agreed.outcome.merged;
+        let mut set_files = HashSet::new();
         for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::SetMetadata) {
             let Some(leaf) = merged.leaf(path).filter(|_| !left.contains(path)) else { continue };
+            // Another name of a file that has just got them has not changed otherwise.
+            let linked =
+                destination.stat_at(path).filter(|found| found.kind == Kind::File && found.links > 1);
+            let linked = linked.map(|found| found.identity());
+            if linked.is_some_and(|file| set_files.contains(&file)) {
+                continue;
+            }
             if self.shared.is_untouched(path) {
                 let attributes = merged.attributes(path);
                 let set = match leaf {
                     Node::Link(link) => destination.set_link_metadata(path, link, attributes),
                     leaf => destination.set_metadata(path, leaf.stamp(), attributes),
                 };
-                set.or_else(|error| left.failed(path, error))?;
+                match set {
+                    Ok(()) => set_files.extend(linked),
+                    Err(error) => left.failed(path, error)?,
+                }
             }
         }
         let merged = if agreed.is_source_only() { &Manifest::new() } else { merged };
@@ -362,7 +374,10 @@ impl Work {
                 || own.attributes(path) != merged.attributes(path)
         };
         // What failed to be created, and was created after all for what is in it, is private as yet.
-        let is_new = |path: &RelPath| agreed.own.get(path).is_none() && destination.has_directory(path);
+        let is_new = |path: &RelPath| {
+            agreed.own.get(path).is_none()
+                && destination.stat_at(path).is_some_and(|found| found.kind == Kind::Directory)
+        };
         let is_ours = |path: &RelPath| !left.contains(path) || is_new(path);
         let directories = merged.iter().filter(|(path, _)| may_differ(path) && is_ours(path));
         let directories = directories

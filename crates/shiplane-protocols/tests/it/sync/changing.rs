@@ -11,7 +11,7 @@ use shiplane_protocols::internals::sync::{LeftPath, SyncEvent, SyncEventFn, Sync
 use shiplane_rpc::RpcClient;
 use shiplane_wire::LeftOutReason;
 
-use super::{admitted, contents, job, sync, write};
+use super::{admitted, contents, job, sync, write, written_at};
 use crate::harness::{World, noise, tree};
 
 /// Does `what` once, when both sides have been listed and nothing has been done.
@@ -143,7 +143,7 @@ async fn a_file_that_takes_a_free_name_meanwhile_stays() {
 async fn a_version_in_conflict_that_changes_meanwhile_is_neither_kept_aside_nor_replaced() {
     let (world, client) = base().await;
     write(&world.dest(), "a", b"ours");
-    super::written_at(world.dest().join("a"), 1_000_000_000);
+    written_at(world.dest().join("a"), 1_000_000_000);
     write(&world.source(), "a", b"theirs");
     let here = world.dest();
     let report = sync_while(&world, &client, move || write(&here, "a", b"ours, meanwhile")).await;
@@ -174,4 +174,60 @@ async fn a_directory_turned_into_a_link_meanwhile_is_not_followed() {
     assert_eq!(tree(&outside).len(), 2);
     assert_eq!(fs::read(outside.join("e")).unwrap(), b"not yours");
     assert_eq!(fs::read(outside.join("f")).unwrap(), b"not yours");
+}
+
+#[tokio::test]
+async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let (world, client) = base().await;
+    write(&world.source(), "first", b"of three names");
+    for name in ["second", "d/third"] {
+        fs::hard_link(world.source().join("first"), world.source().join(name)).unwrap();
+    }
+    sync(&world, &client).await;
+    assert_eq!(fs::metadata(world.dest().join("first")).unwrap().nlink(), 3);
+    fs::set_permissions(world.source().join("first"), fs::Permissions::from_mode(0o640)).unwrap();
+    written_at(world.source().join("first"), 1_000_000_000);
+    sync(&world, &client).await;
+    let found = fs::metadata(world.dest().join("d/third")).unwrap();
+    assert_eq!((found.nlink(), found.permissions().mode() & 0o777), (3, 0o640));
+}
+
+/// One word: as most systems type it, and as file systems that normalise names store it.
+const FORMS: [&str; 2] = ["d/\u{e9}", "d/e\u{301}"];
+
+#[tokio::test]
+async fn a_file_that_comes_back_in_another_unicode_form_of_its_name_stays_one_file() {
+    let (world, client) = base().await;
+    let [composed, decomposed] = FORMS;
+    write(&world.dest(), composed, b"content");
+    sync(&world, &client).await;
+    // A file system that normalises lists what it was given by another name.
+    fs::rename(world.source().join(composed), world.source().join(decomposed)).unwrap();
+    sync(&world, &client).await;
+    assert_eq!(fs::read(world.dest().join(decomposed)).unwrap(), b"content");
+    assert!(!world.dest().join(composed).exists());
+    write(&world.dest(), decomposed, b"edited");
+    sync(&world, &client).await;
+    assert_eq!(fs::read(world.source().join(decomposed)).unwrap(), b"edited");
+}
+
+#[tokio::test]
+async fn of_two_unicode_forms_of_a_name_the_one_that_a_side_cannot_hold_stays_on_the_other() {
+    let (world, client) = base().await;
+    for form in FORMS {
+        write(&world.dest(), form, form.as_bytes());
+    }
+    let taken = world.source().join(FORMS[1]);
+    for _ in 0..3 {
+        // To a file system that normalises, the second name is there as soon as the first is; it lists one of them.
+        let appears = taken.clone();
+        let report = sync_while(&world, &client, move || _ = fs::File::create_new(appears).unwrap()).await;
+        assert_eq!(left(&report), [there(FORMS[1])]);
+        fs::remove_file(&taken).unwrap();
+        for form in FORMS {
+            assert_eq!(fs::read(world.dest().join(form)).unwrap(), form.as_bytes());
+        }
+        assert_eq!(fs::read(world.source().join(FORMS[0])).unwrap(), FORMS[0].as_bytes());
+    }
 }

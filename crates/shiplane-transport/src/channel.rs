@@ -145,6 +145,7 @@ impl TransportBuilder {
     pub fn channel(mut self, channel: &Channel) -> Self {
         self.config.udp_buffer_len_bytes = 2 * MAX_IN_FLIGHT_BYTES;
         self.seams.socket = Some(Arc::new(ChannelSocket(Arc::clone(&channel.shared))));
+        self.seams.is_stream = true;
         self
     }
 }
@@ -502,6 +503,46 @@ mod tests {
             thread::yield_now();
         }
         assert!(tokio::time::timeout(Duration::from_secs(5400), silent).await.is_err());
+    }
+
+    /// Counts what is written.
+    struct Counted(PipeWriter, Arc<std::sync::atomic::AtomicUsize>);
+
+    impl Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1.fetch_add(bytes.len(), std::sync::atomic::Ordering::Relaxed);
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.0.flush()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_begins_without_packets_that_only_try_their_size() {
+        let ((near_read, far_write), (far_read, near_write)) = (pipe(64), pipe(64));
+        let written: [Arc<std::sync::atomic::AtomicUsize>; 2] = Default::default();
+        let near = Channel::start(near_read, Counted(near_write, Arc::clone(&written[0]))).unwrap();
+        let far = Channel::start(far_read, Counted(far_write, Arc::clone(&written[1]))).unwrap();
+        let bind = |channel: &Channel| {
+            let builder =
+                crate::QuicTransport::builder().trust(crate::Trust::ask(|_| crate::Admission::Trusted));
+            builder.channel(channel).bind(CHANNEL_ADDR).unwrap()
+        };
+        let (near, far) = (bind(&near), bind(&far));
+        let server = crate::PeerAddr { id: far.peer_id(), addr: CHANNEL_ADDR };
+        let (dialled, accepted) = tokio::join!(near.connect_to(server), far.accept());
+        let (dialled, (_, accepted)) = (dialled.unwrap(), accepted.unwrap());
+        let (sent, received) =
+            tokio::join!(dialled.send(bytes::Bytes::from_static(b"hello")), accepted.recv());
+        sent.unwrap();
+        received.unwrap();
+        assert_eq!(dialled.stats().path.datagram_len_bytes, crate::LOCAL_DATAGRAM_LEN_BYTES);
+        for written in written {
+            let written = written.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(written < 10_000, "a handshake and a message are {written} bytes");
+        }
     }
 
     #[tokio::test]

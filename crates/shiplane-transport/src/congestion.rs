@@ -33,7 +33,7 @@
 //!
 //! Reading order: `controller` (what it is told, startup, probes), `cruise`, `compete`, `phase`; `path` (what is
 //! known of the path) with `round`, `dispersion`, `losses`, `base_rtt`; `cubic`. `quic` is the seam to quinn, `fixed` the
-//! reference for measurements; `path_model`, `competitors` and `scenarios` are the tests in virtual time.
+//! reference for measurements, `stream` what packets in a byte stream have; `path_model`, `competitors` and `scenarios` are the tests in virtual time.
 
 mod base_rtt;
 mod compete;
@@ -55,7 +55,8 @@ mod quic;
 mod round;
 #[cfg(test)]
 mod scenarios;
+mod stream;
 
 #[cfg(feature = "test-support")]
 pub use driven::DrivenController;
-pub(crate) use quic::factory;
+pub(crate) use quic::{factory, over_stream};

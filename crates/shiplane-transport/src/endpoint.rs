@@ -132,14 +132,17 @@ impl TransportBuilder {
     /// [`BindError`]: the address is taken, or the identity or TLS set-up failed.
     pub fn bind(self, addr: SocketAddr) -> Result<QuicTransport, BindError> {
         let Self { identity, trust, config, seams } = self;
-        let asks_system = seams.socket.is_none();
+        let (asks_system, is_stream) = (seams.socket.is_none(), seams.is_stream);
         let identity = match identity {
             Some(identity) => identity,
             None => Identity::generate()?,
         };
         let (endpoint, buffer_len_bytes) = bind_endpoint(addr, &config, seams, Some(&identity))
             .map_err(|source| BindError::Socket { addr, source })?;
-        let paths = ByLocality::new(|locality| Path::new(&config, locality, buffer_len_bytes));
+        let paths = ByLocality::new(|locality| match is_stream {
+            true => Path::over_stream(&config, buffer_len_bytes),
+            false => Path::new(&config, locality, buffer_len_bytes),
+        });
         let dialling = paths.map(|path| Arc::new(quic::dialling(&config, path)));
         let answering = quic::answering(&identity, &trust, &config, &paths)?;
         endpoint.set_server_config(Some(answering.of(Locality::Elsewhere).clone()));

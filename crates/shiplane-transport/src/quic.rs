@@ -25,9 +25,17 @@ pub(crate) struct Path {
     search_step_bytes: u16,
     /// The most that may be in flight.
     max_window_bytes: u64,
+    /// Whether packets of that size pass for certain, so that none has to be tried.
+    is_known: bool,
 }
 
 impl Path {
+    /// Packets in a byte stream, which has a congestion control of its own. To look for its largest packet would only delay what follows, on a slow stream by round
+    /// trips: a packet is there when its last byte is.
+    pub(crate) fn over_stream(config: &TransportConfig, buffer_len_bytes: usize) -> Self {
+        Self { is_known: true, ..Self::new(config, Locality::ThisMachine, buffer_len_bytes) }
+    }
+
     /// For a peer on this machine, whose socket has a buffer as long as ours. Sent data waits there until the
     /// peer gets to run, and what is beyond it is lost. A short buffer takes no long datagrams at all.
     pub(crate) fn new(config: &TransportConfig, locality: Locality, buffer_len_bytes: usize) -> Self {
@@ -39,7 +47,7 @@ impl Path {
             None if is_roomy => (LOCAL_DATAGRAM_LEN_BYTES, LOCAL_SEARCH_STEP_BYTES),
             None => (MAX_DATAGRAM_LEN_BYTES, SEARCH_STEP_BYTES),
         };
-        Self { max_datagram_len_bytes, search_step_bytes, max_window_bytes }
+        Self { max_datagram_len_bytes, search_step_bytes, max_window_bytes, is_known: false }
     }
 }
 
@@ -102,6 +110,11 @@ pub(crate) fn settings(config: &TransportConfig, path: &Path) -> quinn::Transpor
             // What is beyond the send window cannot be in flight; packets add a sixteenth to what they carry.
             path.max_window_bytes.min(config.send_window_bytes + config.send_window_bytes / 16),
         )));
+    if path.is_known {
+        let control = close::giving_way(congestion::over_stream(path.max_window_bytes));
+        quic.initial_mtu(path.max_datagram_len_bytes).mtu_discovery_config(None);
+        quic.congestion_controller_factory(control);
+    }
     quic
 }
 

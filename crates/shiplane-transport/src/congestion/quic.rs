@@ -4,7 +4,7 @@ use std::{any::Any, sync::Arc, time::Instant};
 
 use quinn::congestion::{self, ControllerFactory, CubicConfig};
 
-use super::{controller::Controller, fixed::FixedWindow};
+use super::{controller::Controller, fixed::FixedWindow, stream::StreamWindows};
 use crate::config::CongestionControl;
 
 /// What quinn builds a connection's controller with. Ours never has more than `max_window_bytes` in flight.
@@ -17,6 +17,11 @@ pub(crate) fn factory(
         CongestionControl::Cubic => Arc::new(CubicConfig::default()),
         CongestionControl::Fixed { window_bytes } => Arc::new(FixedWindow { window_bytes }),
     }
+}
+
+/// The same for packets in a byte stream.
+pub(crate) fn over_stream(max_window_bytes: u64) -> Arc<dyn ControllerFactory + Send + Sync> {
+    Arc::new(StreamWindows { max_bytes: max_window_bytes })
 }
 
 struct Factory {

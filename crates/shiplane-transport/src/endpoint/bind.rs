@@ -16,6 +16,8 @@ pub(crate) struct Seams {
     /// Bound already.
     pub(super) udp: Option<std::net::UdpSocket>,
     pub(crate) socket: Option<Arc<dyn quinn::AsyncUdpSocket>>,
+    /// Whether that carries packets in a byte stream.
+    pub(crate) is_stream: bool,
     pub(super) rng_seed: Option<[u8; 32]>,
 }
 

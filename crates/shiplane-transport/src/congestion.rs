@@ -14,10 +14,11 @@
 //!   starts up again. Where a router drops what it would keep in the queue, it keeps less.
 //! - *Compete*: a queue that stands although we have drained ours is somebody else's, and a flow that yields to it
 //!   starves. Then we grow and back off as RFC 9438 (CUBIC) does, except for the losses that the path has anyhow
-//!   (Copa's switch of modes, Arun and Balakrishnan 2018), and hold a least share: a sixth of path and queue, or a
-//!   quarter beside others that yield to nothing.
+//!   (Copa's switch of modes, Arun and Balakrishnan 2018), and hold a least share: 0.15 of path and queue,
+//!   or three eighths beside others that yield to nothing.
 //! - *ProbeRtt* drains for two rounds now and then, to see the path's base RTT anew (draft-ietf-ccwg-bbr section 5.3.4)
-//!   and to leave *compete* once the others have gone.
+//!   and to leave *compete* once the others have gone. A TCP that has just halved its queue looks as if it had gone; so
+//!   cruising remembers the window that we competed with, and goes back to competing early.
 //!
 //! What the bottleneck carries is measured by *dispersion*: quinn's pacer sends bursts, and a burst comes out of the
 //! bottleneck at its rate, whatever else uses it. Our own rate ÷ that tells whether we are alone.

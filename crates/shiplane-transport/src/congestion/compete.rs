@@ -10,10 +10,11 @@ use super::{
 };
 
 impl Controller {
-    pub(super) fn begin_competing(&mut self, now: Instant, window: u64) {
-        self.set_window(window);
+    /// Takes back half of what was yielded since the window was `before`, and then the rest as after a loss.
+    pub(super) fn begin_competing(&mut self, now: Instant, before: u64) {
+        self.set_window((before + self.window) / 2);
         self.probed_at = now;
-        let curve = Cubic::new(now, self.window, self.window, self.path.mtu);
+        let curve = Cubic::new(now, self.window, before, self.path.mtu);
         let rtt = self.path.round.min_rtt.unwrap_or_default();
         let seeking = std::mem::take(&mut self.newcomer_rounds) > 0;
         self.phase =
@@ -32,7 +33,7 @@ impl Controller {
         *free_rounds = if free { *free_rounds + 1 } else { 0 };
         self.others_paused |= *free_rounds >= PAUSE_ROUNDS;
         if *free_rounds >= FREE_ROUNDS {
-            self.phase = Phase::cruise();
+            self.phase = Phase::cruise(0);
         } else if self.path.is_ours_alone(now) {
             // The queue is our own, or the path has become longer.
             self.begin_probe_rtt(now, None);
@@ -57,12 +58,10 @@ impl Controller {
         if before <= least || !self.loses_more_than(0.0) {
             return;
         }
-        // Where losses come often many compete, or one that does not yield.
-        let often = now.saturating_duration_since(self.cut_at) < self.path.base_rtt() * OFTEN_RTTS;
-        let yielded = if often && least > 0 { least } else { ((before as f64 * BETA) as u64).max(least) };
         self.cut_at = now;
-        self.set_window(yielded);
-        let next = Cubic::new(now, self.window, before, self.path.mtu);
+        self.set_window(((before as f64 * BETA) as u64).max(least));
+        let Phase::Compete { curve, .. } = &self.phase else { return };
+        let next = curve.reduced(now, self.window, before, self.path.mtu);
         if let Phase::Compete { curve, seeking, .. } = &mut self.phase {
             (*curve, *seeking) = (next, false);
         }
@@ -76,12 +75,12 @@ impl Controller {
     }
 }
 
-/// Of the bottleneck's product. A path with a queue of one holds two, of which this is a sixth: what six TCPs and we
+/// Of the bottleneck's product. A path with a queue of one holds two, of which this is 0.15: what six TCPs and we
 /// would have each.
-const LEAST_SHARE: f64 = 0.34;
+const LEAST_SHARE: f64 = 0.3;
 
-/// Beside BBR's first version, which gives way to nothing but keeps its own rate: a quarter of all.
-const UNYIELDING_SHARE: f64 = 0.53;
+/// Beside BBR's first version, which gives way to nothing but keeps its own rate: three eighths of all.
+const UNYIELDING_SHARE: f64 = 0.75;
 
 /// BBR drains the queue for 200 ms every 10 s; losses never empty one of a product.
 const PAUSE_ROUNDS: u32 = 2;
@@ -89,11 +88,8 @@ const PAUSE_ROUNDS: u32 = 2;
 /// Six rounds without a queue outlast such a pause: the others have gone.
 const FREE_ROUNDS: u32 = 6;
 
-/// A loss of a fifth is congestion, whatever its cause.
-const HEAVY_SHARE: f64 = 0.2;
-
-/// A single TCP fills such a queue every hundred round trips or so.
-const OFTEN_RTTS: u32 = 40;
+/// A loss of a half is congestion, whatever its cause. Beside BBR a round may lose a fifth.
+const HEAVY_SHARE: f64 = 0.5;
 
 /// An eighth a round until the first loss; a TCP that joins doubles until then.
 const SEEKING_GROWTH: f64 = 0.125;

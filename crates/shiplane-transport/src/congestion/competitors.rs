@@ -50,7 +50,10 @@ impl CubicSender {
         if sent_at > self.cut_at || self.curve.is_none() {
             let before = self.window;
             self.window = ((before as f64 * BETA) as u64).max(2 * MTU);
-            self.curve = Some(Cubic::new(now, self.window, before, MTU as u16));
+            self.curve = Some(match &self.curve {
+                Some(curve) => curve.reduced(now, self.window, before, MTU as u16),
+                None => Cubic::new(now, self.window, before, MTU as u16),
+            });
             self.cut_at = now;
         }
     }

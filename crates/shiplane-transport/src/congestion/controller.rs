@@ -305,7 +305,7 @@ impl Controller {
             startup.patience = UNDERUTILIZED_ROUNDS;
         }
         startup.patience = startup.patience.min(MAX_PATIENCE_ROUNDS);
-        self.phase = Phase::cruise();
+        self.phase = Phase::cruise(0);
         self.cut_at = now;
         self.set_window(((self.filling_bytes() * gain) as u64).min(self.window));
     }
@@ -348,21 +348,25 @@ impl Controller {
         if *rounds < PROBE_ROUNDS {
             return;
         }
-        let from = from.clone();
+        let Resume { window, competing } = from.clone();
         let Some(least) = self.path.round.min_rtt else { return };
-        let base = self.path.base_rtt();
-        if let Some((curve, rtts)) = from.competing
-            && least > base + base / PROBED_QUEUE_SHARE + SLACK
-            && rtts.most > rtts.least + rtts.least / PATH_RTT_SHARE + SLACK
+        // A delay that never moved is the path's own.
+        let moved = |rtts: &RttRange| rtts.most > rtts.least + rtts.least / PATH_RTT_SHARE + SLACK;
+        let competing = competing.filter(|(_, rtts)| moved(rtts));
+        let has_competed = competing.is_some();
+        if let Some((curve, rtts)) = competing
+            && least > self.path.base_rtt() + SLACK
         {
-            self.set_window(from.window);
+            self.set_window(window);
             self.phase = Phase::Compete { curve, rtts, free_rounds: 0, seeking: false };
             return;
         }
-        // Drained, or a delay that never moved: the path's own.
-        self.path.set_base_rtt(now, least);
-        self.phase = Phase::cruise();
-        self.set_window(from.window.min(self.filling_bytes() as u64));
+        if !has_competed {
+            self.path.set_base_rtt(now, least);
+        }
+        // The others may have gone, or be about to fill the queue again.
+        self.phase = Phase::cruise(if has_competed { window } else { 0 });
+        self.set_window(window.min(self.filling_bytes() as u64));
     }
 }
 
@@ -448,12 +452,9 @@ const NEWCOMER_ROUNDS: u32 = 96;
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const COMPETING_PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// While we compete, a path's own delay stays within a sixteenth.
+const PATH_RTT_SHARE: u32 = 16;
+
 /// Three quarters of the path: empties our own queue and makes room for one of as many others.
 const PROBE_GAIN: f64 = 0.75;
 const PROBE_ROUNDS: u32 = 2;
-
-/// A queue of more than a sixteenth after a probe belongs to other traffic.
-const PROBED_QUEUE_SHARE: u32 = 16;
-
-/// While we compete, a path's own delay stays within a sixteenth.
-const PATH_RTT_SHARE: u32 = 16;

@@ -45,7 +45,7 @@ impl Controller {
                 // Then the path has become longer.
                 self.begin_probe_rtt(now, None);
             } else {
-                self.begin_competing(now, (window_before + self.window) / 2);
+                self.begin_competing(now, window_before);
             }
             return;
         }
@@ -63,6 +63,7 @@ impl Controller {
     /// The window before other traffic filled the queue.
     fn competing_traffic(&mut self, wanted: f64, wanted_queue: Duration, now: Instant) -> Option<u64> {
         let (window, queue, base) = (self.window, self.path.queue_delay(), self.path.base_rtt());
+        let is_lesser = self.path.share(now).is_some_and(|share| share < LESSER_SHARE);
         // What we have too much of ourselves proves nothing, unless less is not possible.
         let drained = window as f64 <= wanted * DRAINED
             || window == self.least_window()
@@ -73,10 +74,11 @@ impl Controller {
         if queue <= wanted_queue || !drained || others.window == 0 {
             others.window = window;
         }
-        let left = window as f64 / others.window as f64;
+        let before = others.window.max(others.competed);
+        let left = window as f64 / if is_lesser { before } else { others.window } as f64;
         let yielded = left < YIELDED_SHARE && queue > SLACK * 2 + base / YIELDED_QUEUE_SHARE
             || left < STARVED_SHARE && queue > SLACK + base / STARVED_QUEUE_SHARE;
-        (others.rounds >= COMPETING_ROUNDS || yielded).then_some(others.window)
+        (others.rounds >= COMPETING_ROUNDS || yielded).then_some(before)
     }
 
     /// Heavy loss without a queue is a policer's, or that of a very short queue, and then sending no more than
@@ -172,6 +174,10 @@ const YIELDED_QUEUE_SHARE: u32 = 8;
 /// ... and one of a sixteenth that stays while we yield three quarters.
 const STARVED_SHARE: f64 = 0.25;
 const STARVED_QUEUE_SHARE: u32 = 16;
+
+/// With less than two fifths of the path, what we had while we last competed counts as ours. Two of our own flows have
+/// more each.
+const LESSER_SHARE: f64 = 0.4;
 
 /// Within a quarter of what we want, we have drained our own queue, ...
 const DRAINED: f64 = 1.25;

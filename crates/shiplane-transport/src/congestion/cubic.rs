@@ -22,6 +22,14 @@ impl Cubic {
         Self { started_at: now, start, max, k: ((max - start) / C).cbrt() }
     }
 
+    /// The epoch after this one, reduced from `before_bytes`. A flow that did not get back to its maximum aims lower, and
+    /// leaves the rest to newer flows (RFC 9438 section 4.7).
+    pub(super) fn reduced(&self, now: Instant, window_bytes: u64, before_bytes: u64, mtu: u16) -> Self {
+        let fell_short = (before_bytes as f64) < self.max * f64::from(mtu);
+        let aim = if fell_short { before_bytes as f64 * (1.0 + BETA) / 2.0 } else { before_bytes as f64 };
+        Self::new(now, window_bytes, aim as u64, mtu)
+    }
+
     /// The window of this moment. `rtt` is the current round trip.
     pub(super) fn window_bytes(&self, now: Instant, rtt: Duration, mtu: u16) -> u64 {
         let t = now.saturating_duration_since(self.started_at).as_secs_f64();

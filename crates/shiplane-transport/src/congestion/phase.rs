@@ -34,10 +34,11 @@ impl Phase {
         Self::Startup { again, best_rate: 0.0, flat_rounds: 0, queued: None }
     }
 
-    pub(super) fn cruise() -> Self {
+    /// After competing with a window of `competed`, if not 0.
+    pub(super) fn cruise(competed: u64) -> Self {
         Self::Cruise {
             underutilized_rounds: 0,
-            others: CompetingTraffic::default(),
+            others: CompetingTraffic { competed, ..CompetingTraffic::default() },
             probe: None,
             heavy_loss: None,
         }
@@ -59,6 +60,8 @@ pub(super) struct CompetingTraffic {
     pub(super) rounds: u32,
     /// Our window when we last had the queue that we want.
     pub(super) window: u64,
+    /// Our window when we last competed with it, until a look at the path found no queue.
+    pub(super) competed: u64,
 }
 
 /// A window raised for two rounds to see whether the rate follows: alone on the path it cannot.

@@ -119,7 +119,12 @@ impl Model {
     }
 
     pub(super) fn add_flow(&mut self, supply: Supply) -> usize {
-        let controller = Controller::new(self.start + self.now, MTU as u16, u64::MAX);
+        self.add_capped(supply, u64::MAX)
+    }
+
+    /// One that may have so many bytes in flight.
+    pub(super) fn add_capped(&mut self, supply: Supply, max_window: u64) -> usize {
+        let controller = Controller::new(self.start + self.now, MTU as u16, max_window);
         self.add(Control::Ours(Box::new(controller)), supply)
     }
 

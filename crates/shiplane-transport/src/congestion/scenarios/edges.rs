@@ -176,6 +176,27 @@ const PAUSES: &[Scenario] = &[
 ];
 
 #[test]
+fn memory_may_cap_the_window() {
+    check("10 Gbit/s, 100 ms, 24 MiB in flight at most, 0.01 % loss: seconds 1 to 3", CAPPED);
+}
+
+fn capped(seed: u64) -> Model {
+    let mut model = Model::new(Path::new(10_000.0, 100.0).loss(0.0001).seed(seed));
+    model.add_capped(Supply::Endless, CAP_BYTES);
+    model.run(1.0);
+    model
+}
+
+const CAP_BYTES: u64 = 24 * 1024 * 1024;
+
+const CAPPED: &[Scenario] = &[
+    at_least(0.97, "share of what that carries", |seed| capped(seed).run(2.0)[0] * 0.1 / CAP_BYTES as f64),
+    at_most(1.0, "largest window ÷ the most", |seed| {
+        capped(seed).flows[0].max_window as f64 / CAP_BYTES as f64
+    }),
+];
+
+#[test]
 fn a_dead_path_starts_over_small() {
     let now = Instant::now();
     let mut control = Controller::new(now, MTU as u16, u64::MAX);

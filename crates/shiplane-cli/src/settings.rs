@@ -304,7 +304,6 @@ impl JobSettings {
             give_up_after: path.patience(false),
             filters: FilterSettings::default(),
             inside_links_only: links == Links::Inside,
-            // A sender by a code says nothing of whom files are to belong to.
             attributes: false,
         }
     }

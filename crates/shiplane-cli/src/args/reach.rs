@@ -78,6 +78,9 @@ pub(crate) struct ReceiveArgs {
     /// Which symbolic links to create; they are never followed
     #[arg(long, value_name = "WHICH", value_enum, default_value = "inside")]
     pub(crate) links: Links,
+    /// Take the owners, access lists and extended attributes that the sender's files have
+    #[arg(long)]
+    pub(crate) attributes: bool,
     #[command(flatten)]
     pub(crate) path: PathArgs,
     #[command(flatten)]

@@ -106,7 +106,10 @@ impl ReceiveSettings {
             at: args.at,
             yes: args.yes,
             existing,
-            common: JobSettings::of_path(args.path, args.links, args.skip),
+            common: JobSettings {
+                attributes: args.attributes,
+                ..JobSettings::of_path(args.path, args.links, args.skip)
+            },
             output_mode: args.print.into(),
         })
     }

@@ -70,6 +70,24 @@ fn a_tree_arrives_by_its_code_and_the_sender_ends() {
     assert_eq!(std::fs::read_dir(here.path("received")).expect("a directory").count(), 0);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn attributes_arrive_if_the_receiver_takes_them() {
+    use rustix::fs::{XattrFlags, getxattr, setxattr};
+    let (here, there) = (Machine::new(), Machine::new());
+    let file = there.write("src/file", "content");
+    setxattr(&file, "user.text", b"text", XattrFlags::empty()).expect("an attribute");
+    let mut value = [0; 16];
+    for (dest, rest, expected) in [("plain", &[][..], None), ("taken", &["--attributes"], Some(&b"text"[..]))]
+    {
+        let sending = Sending::start(&there, &["src"]);
+        sending.receive(&here, &[&[dest][..], rest].concat()).done();
+        let found = getxattr(here.file(dest).join("file"), "user.text", &mut value[..]);
+        assert_eq!(found.ok().map(|len| &value[..len]), expected);
+        sending.running.rest().done();
+    }
+}
+
 #[test]
 fn several_paths_arrive_by_their_names_and_nothing_beside_them() {
     let (here, there) = (Machine::new(), Machine::new());

@@ -172,12 +172,14 @@ const fn without_udp(link: Conditions) -> Conditions {
 
 const FIRST: Conditions = link(50.0, 200.0, 0.0);
 
+const FAR: Conditions = link(200.0, 200.0, 0.0);
+
 const OTHERS: [Program; 4] = [Program::Rsync, Program::RsyncCubic, Program::Scp, Program::Qcp];
 const OTHERS_FOR_SMALL: [Program; 5] =
     [Program::CurlHttp, Program::CurlHttps, Program::Rsync, Program::Scp, Program::Qcp];
 const OTHERS_FOR_TREES: [Program; 3] = [Program::Rsync, Program::RsyncCubic, Program::Scp];
 
-const ROWS: [Row; 30] = [
+const ROWS: [Row; 32] = [
     bulk("50-200-0", FIRST, Must::PerfectWindow),
     bulk("50-200-1", link(50.0, 200.0, 1.0), Must::PerfectWindow),
     bulk("50-200-3", link(50.0, 200.0, 3.0), Must::PerfectWindow),
@@ -206,12 +208,14 @@ const ROWS: [Row; 30] = [
     tree("tree-sync", Verb::Sync),
     over_ssh("ssh-1kb-50", FIRST, Workload::File(1000), Must::BeyondLogin(4.0)),
     over_ssh("ssh-1kb-50-no-udp", without_udp(FIRST), Workload::File(1000), Must::BeyondLogin(4.0)),
-    over_ssh("ssh-1kb-200", link(200.0, 200.0, 0.0), Workload::File(1000), Must::BeyondLogin(4.0)),
+    over_ssh("ssh-1kb-200", FAR, Workload::File(1000), Must::BeyondLogin(4.0)),
+    over_ssh("ssh-1kb-200-no-udp", without_udp(FAR), Workload::File(1000), Must::BeyondLogin(4.0)),
     over_ssh("ssh-tree", FIRST, Workload::Tree(100), Must::Scp),
     over_ssh("ssh-50-200-0", FIRST, Workload::File(64 << 20), Must::Scp),
     over_ssh("ssh-50-200-0-no-udp", without_udp(FIRST), Workload::File(64 << 20), Must::Scp),
     over_ssh("ssh-50-200-0.1", link(50.0, 200.0, 0.1), Workload::File(64 << 20), Must::Scp),
-    over_ssh("ssh-200-200-0", link(200.0, 200.0, 0.0), Workload::File(64 << 20), Must::Scp),
+    over_ssh("ssh-200-200-0", FAR, Workload::File(64 << 20), Must::Scp),
+    over_ssh("ssh-200-200-0-no-udp", without_udp(FAR), Workload::File(64 << 20), Must::Scp),
 ];
 
 const HEAD: &str = "\

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use mdns_sd::{IfKind, ServiceDaemon};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::NearbyError;
 
@@ -25,12 +25,12 @@ pub(super) async fn limit(daemon: ServiceDaemon) {
     loop {
         ticks.tick().await;
         let counted = match daemon.get_metrics() {
-            Ok(counting) => counting.recv_async().await,
+            Ok(counting) => answer(&counting).await,
             // It has more to do than it can.
             Err(mdns_sd::Error::Again) => continue,
             Err(_) => return,
         };
-        let Ok(counted) = counted else { return };
+        let Some(counted) = counted else { continue };
         let kept: i64 = KEPT.iter().filter_map(|name| counted.get(*name)).sum();
         tracing::trace!(kept, "announcements");
         if kept > MAX_KEPT {
@@ -46,15 +46,17 @@ pub(super) async fn end(daemon: &ServiceDaemon) {
     let mut ticks = interval(CHECK_INTERVAL);
     loop {
         match daemon.shutdown() {
-            Ok(ending) => {
-                // An error means that it had ended before.
-                let _ = ending.recv_async().await;
-                return;
-            }
-            Err(mdns_sd::Error::Again) => ticks.tick().await,
+            Ok(ending) if answer(&ending).await.is_some() => return,
+            Ok(_) | Err(mdns_sd::Error::Again) => ticks.tick().await,
             Err(_) => return,
         };
     }
+}
+
+/// The daemon's answer. Without one, ask again: a command that it has not read when it ends stays in its queue, and is
+/// neither answered nor dropped.
+async fn answer<T>(answer: &mdns_sd::Receiver<T>) -> Option<T> {
+    timeout(ANSWER_TIMEOUT, answer.recv_async()).await.ok()?.ok()
 }
 
 /// The pauses before another daemon: 1 s at first, each twice the one before, up to a minute.
@@ -86,6 +88,9 @@ const MAX_KEPT: i64 = 2048;
 /// 100 ms, in which a network of 100 Mbit/s carries 1 MB.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// 1 s: one that is not flooded answers at once.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -99,6 +104,14 @@ mod tests {
         let mut pauses = Pauses::default();
         let first: Vec<u64> = (0..8).map(|_| pauses.next().as_secs()).collect();
         assert_eq!(first, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[tokio::test]
+    async fn a_command_behind_the_one_that_ends_it_is_not_waited_for() {
+        let daemon = start(None).unwrap();
+        let _queued: Vec<_> = (0..8).map(|_| daemon.shutdown()).collect();
+        end(&daemon).await;
+        limit(daemon).await;
     }
 
     #[tokio::test]

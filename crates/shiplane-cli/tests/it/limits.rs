@@ -164,7 +164,7 @@ fn a_slow_disk_of_the_source_is_the_source_disk() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_slow_disk_of_the_receiver_is_the_receiver_disk() {
-    let (here, there) = machines(12_000_000);
+    let (here, there) = machines(2_000_000);
     let server = there.serve("src");
     let Some(mut get) = slowed(&here.command(&["get", server.ticket(), "copy", "--json"]), "pwrite64") else {
         return;

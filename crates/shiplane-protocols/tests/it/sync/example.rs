@@ -1,6 +1,6 @@
 //! The example, run.
 
-#[path = "../../../examples/sync.rs"]
+#[path = "../../../examples/two_way.rs"]
 #[expect(dead_code, reason = "its `main` is for the command line")]
 mod sync;
 

@@ -3,7 +3,7 @@
 //! It is made of the engine's own parts (feature `internals`); a program uses the crate `shiplane`.
 //!
 //! ```text
-//! cargo run -p shiplane-protocols --example sync
+//! cargo run -p shiplane-protocols --example two_way
 //! ```
 
 use std::{error::Error, fs, path::Path, sync::Arc, time::Duration};

@@ -13,7 +13,7 @@ pub(crate) fn share_heaps() {
     }
 }
 
-/// Gives free memory back to the system. It takes a few milliseconds, in which nobody can allocate.
+/// Gives free memory back to the system. It takes a few milliseconds, in which no thread can allocate.
 pub(crate) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

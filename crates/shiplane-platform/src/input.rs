@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// Reads an input ahead, in parts, and holds each part until it is released. A handle: clones share the input.
 ///
-/// A thread of its own reads, at most 24 MiB ahead: whoever waits for a part can give up, while a read of a
+/// A thread of its own reads, at most 24 MiB ahead: a caller that waits for a part can give up, while a read of a
 /// silent pipe cannot be interrupted. That thread ends with the input, or at its next read once the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Input {
@@ -55,7 +55,7 @@ struct State {
     is_closed: bool,
 }
 
-/// An error of the system, which every listing is told.
+/// An error of the system, which every listing ends with.
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     errno: Option<i32>,
@@ -145,7 +145,7 @@ impl Iterator for InputParts {
         let mut state = self.shared.lock();
         loop {
             if state.listing != self.number {
-                // No end of the input: nobody may take it for one.
+                // No end of the input: it must not be taken for one.
                 return Some(Err(io::ErrorKind::Interrupted.into()));
             }
             let next_bytes = self.next_bytes;
@@ -195,7 +195,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until a part may be held; `false` if nobody wants one any more.
+    /// Waits until a part may be held; `false` if none is wanted any more.
     fn has_room(&self) -> bool {
         let mut state = self.lock();
         while state.is_full() && !state.is_closed {
@@ -271,7 +271,7 @@ const SHORT_PART_LEN_BYTES: usize = 64 << 10;
 /// 1 s: a shorter part may follow another one after that, so that an input that trickles makes few of them.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// 10 ms: nobody sees it, and it costs nothing.
+/// 10 ms: too short to be seen, and it costs nothing.
 const WAIT: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

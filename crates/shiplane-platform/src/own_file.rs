@@ -22,7 +22,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_directory(directory).inspect_err(|_| put_back(path, old))
 }
 
-/// Puts back what the file had, because the new content may not last: whoever reads it later must not take it for durable.
+/// Puts back what the file had, because the new content may not last: a later reader must not take it for durable.
 fn put_back(path: &Path, old: io::Result<File>) {
     let directory = directory_of(path);
     let put = match old {

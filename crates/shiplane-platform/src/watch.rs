@@ -465,7 +465,7 @@ const BATCH: usize = 512;
 /// 4,096: of more, the tree is walked again.
 const MAX_APPEARED: usize = 4096;
 
-/// 4,096: a scan of so many paths is no faster than one of a whole tree, as a rule.
+/// 4,096: a scan of more paths is no faster than one of a whole tree, as a rule.
 const MAX_CHANGED: usize = 4096;
 
 /// 512 KiB: 128 bytes each.

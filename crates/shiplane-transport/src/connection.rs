@@ -405,7 +405,7 @@ impl PeerConnection {
         }
     }
 
-    /// What is left of it once nobody holds it: it may still have something to deliver.
+    /// What is left of it once its last holder is gone: it may still have something to deliver.
     pub(crate) fn raw(&self) -> quinn::Connection {
         self.connection.clone()
     }

@@ -65,7 +65,7 @@ impl Wanted {
 }
 
 impl Ledger {
-    /// `releases_each`: the provider holds what entries contain until it is told that they are not needed any more.
+    /// `releases_each`: the provider holds what entries contain until it learns that they are not needed any more.
     pub(super) fn new(lanes: usize, chunk_len_bytes: u64, releases_each: bool) -> Self {
         Self {
             lanes: lanes.max(1),

@@ -122,7 +122,7 @@ impl Model {
         self.add_capped(supply, u64::MAX)
     }
 
-    /// One that may have so many bytes in flight.
+    /// One that may have this number of bytes in flight.
     pub(super) fn add_capped(&mut self, supply: Supply, max_window: u64) -> usize {
         let controller = Controller::new(self.start + self.now, MTU as u16, max_window);
         self.add(Control::Ours(Box::new(controller)), supply)

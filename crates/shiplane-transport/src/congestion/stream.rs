@@ -119,7 +119,7 @@ mod tests {
     const MAX_BYTES: u64 = 4 << 20;
     const PACKET_BYTES: u64 = 64 << 10;
 
-    /// The window after so many seconds of a stream that always has more to carry, and what it has carried.
+    /// The window after this number of seconds of a stream that always has more to carry, and what it has carried.
     fn after(rate_bytes: f64, rtt: Duration, seconds: u64) -> (u64, u64) {
         let began_at = Instant::now();
         let mut control = StreamWindow::new(MAX_BYTES);

@@ -382,7 +382,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// 20 ms: over a local network ssh has ended by then. Elsewhere it ends a round trip later by itself, once the other side
-/// has: nothing is lost if nobody waits for that.
+/// has: nothing is lost without waiting for that.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

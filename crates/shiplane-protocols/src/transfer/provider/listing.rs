@@ -49,7 +49,7 @@ impl Listing {
 }
 
 impl Drop for Listing {
-    /// Whoever waits for an input waits no longer.
+    /// Waiters for an input wait no longer.
     fn drop(&mut self) {
         self.source.input().inspect(|input| input.stop_listing());
     }

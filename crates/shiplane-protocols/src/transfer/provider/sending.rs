@@ -320,7 +320,7 @@ impl Outlet {
             .buffer_len_bytes(memory.buffer_len_bytes())
     }
 
-    /// Of an input there are none: nobody knows the length of the file that they would be of.
+    /// Of an input there are none: it is unknown how long their file is.
     fn piece_of<'a>(&self, spans: &'a [FileSpan]) -> Option<(&'a Entry, Piece)> {
         piece_of(spans).filter(|_| self.source.input().is_none())
     }

@@ -48,7 +48,7 @@ use crate::{
     },
     metrics::Counting,
     probe::PROBE,
-    sync::messages::{SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SYNC_WATCH},
+    sync::messages::{SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SYNC_WATCH},
     transfer::{
         MemoryBudget, TransferError, TransferOptions,
         provider::{Provided, provide},
@@ -285,7 +285,7 @@ impl FileServer {
     /// As [`router`](Self::router), for guests who may call `methods` too, by which they authorise themselves.
     #[must_use]
     pub fn router_with_guests(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
-        let [redeem, open, push, settle, sync, sync_start, sync_settle, alive, watch, probe] =
+        let [redeem, open, push, settle, sync, sync_compare, sync_start, sync_settle, alive, watch, probe] =
             std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(move |context, method| {
@@ -311,6 +311,10 @@ impl FileServer {
             .typed(SYNC_OPEN, move |context, request| {
                 let server = Arc::clone(&sync);
                 async move { server.open_sync(context, request).await }
+            })
+            .typed(SYNC_COMPARE, move |context, request| {
+                let server = Arc::clone(&sync_compare);
+                async move { server.compare_sync(&context, request).await }
             })
             .typed(SYNC_START, move |context, request| {
                 let server = Arc::clone(&sync_start);

@@ -6,8 +6,11 @@
 //!
 //! ```text
 //! asking                                          asked
-//!   ├── call sync.open {digest, bases} ───────────►│ locks its dataset, lists it, compares
-//!   │◄─────────────────── same | differs {changes} ─┤ the same: one call, and that was all
+//!   ├── call sync.open ───────────────────────────►│ locks its dataset, lists it
+//!   │ lists its own meanwhile; a short list goes    │
+//!   │ with the first call instead                   │
+//!   ├── call sync.compare {digest, bases} ────────►│ compares
+//!   │◄─────────────────── same | differs {changes} ─┤ the same: that was all
 //!   │ plans, and does what needs nothing from there │
 //!   ├── call sync.start {changes} ────────────────►│ makes the same plan, does the same
 //!   │◄───────────────────────────── ready {merged} ─┤ if both mean the same result
@@ -39,6 +42,6 @@ pub(crate) mod watch;
 
 pub use crate::methods::Step;
 pub use error::SyncError;
-pub use messages::{SyncBody, SyncDirection, SyncRequest, SyncResponse};
+pub use messages::{SyncBody, SyncCompare, SyncDirection, SyncList, SyncRequest, SyncResponse};
 pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
 pub use watch::{Noticed, PeerWatch};

@@ -102,7 +102,8 @@ impl Site {
         self.writable.as_ref().map_or(cfg!(unix), Destination::keeps_modes)
     }
 
-    fn mode(&self) -> Option<u32> {
+    /// The mode of the directory itself, if it is known.
+    pub fn mode(&self) -> Option<u32> {
         let directory = self.root.directory().filter(|_| self.keeps_modes())?;
         Some(platform::stat_open(directory.as_ref()).ok()?.mode & DIRECTORY_MODES)
     }
@@ -139,8 +140,6 @@ fn busy_or_failed(error: DestinationError) -> DatasetError {
 #[derive(Debug)]
 pub struct Dataset {
     site: Option<Site>,
-    /// The mode of the directory itself, if it is known.
-    pub top_mode: Option<u32>,
     manifest: Arc<Manifest>,
     seen: Arc<SeenFiles>,
     unknown: BTreeMap<RelPath, LeftOutReason>,
@@ -213,7 +212,6 @@ impl Dataset {
         );
         let mut dataset = Self {
             site: None,
-            top_mode: None,
             manifest: Arc::default(),
             seen: Arc::default(),
             unknown: BTreeMap::new(),
@@ -243,7 +241,6 @@ impl Dataset {
             if let Some(destination) = &site.writable {
                 destination.note_orphaned_temps(&scanned.own);
             }
-            dataset.top_mode = site.mode();
             dataset.site = Some(site);
             dataset.manifest = scanned.manifest;
             dataset.seen = scanned.seen;
@@ -302,9 +299,9 @@ impl Dataset {
         self.site.as_ref().and_then(|site| site.writable.as_ref()).is_some_and(Destination::folds)
     }
 
-    /// What this one peer knows this dataset by.
-    pub fn source(&self) -> [u8; 32] {
-        *self.key.as_bytes()
+    /// What this one peer knows the dataset by that this machine calls `local`.
+    pub fn source(peer: &[u8; 32], local: &[u8], options: &ScanOptions) -> [u8; 32] {
+        *SyncState::base_key(peer, local, options.digest, &options.filters).as_bytes()
     }
 
     /// Whether everything that is here can be synced.

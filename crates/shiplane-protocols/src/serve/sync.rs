@@ -38,7 +38,7 @@ use crate::{
     filters::OpenFilters,
     methods::{Step, agree_digest, check_attributes, denied, failed, not_served, not_taken},
     sync::{
-        SyncError, SyncRequest, SyncResponse,
+        SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
         exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
@@ -92,7 +92,7 @@ struct Running {
 }
 
 impl FileServer {
-    /// Compares, and says what differs (SPEC 5.14 and 5.15).
+    /// Begins, lists what is here, and compares if the peer has done so (SPEC 5.14).
     pub(super) async fn open_sync(
         self: Arc<Self>,
         context: RequestContext,
@@ -118,7 +118,7 @@ impl FileServer {
         let takes_attributes = writing.is_some_and(|writing| writing.limits().attributes);
         check_attributes(request.attributes, takes_attributes || changes_nothing)?;
         if let Ok(known) = self.session(&context, request.sync) {
-            return known.open(&request, answer_wait(&context)).await;
+            return known.open(request, answer_wait(&context)).await;
         }
         let digest = agree_digest(self.options.digest, request.digest)?;
         let filtered = request.filters.clone().agree(&self.memory(), context.peer).await?;
@@ -152,7 +152,16 @@ impl FileServer {
             reads_only,
         };
         self.tasks.spawn(running.run());
-        session.open(&request, wait).await
+        session.open(request, wait).await
+    }
+
+    /// Compares, and says what differs (SPEC 5.15).
+    pub(super) async fn compare_sync(
+        &self,
+        context: &RequestContext,
+        request: SyncCompare,
+    ) -> Result<Step<SyncResponse>, Fault> {
+        self.session(context, request.sync)?.compare(request.list, answer_wait(context)).await
     }
 
     /// What there is for syncs, if this server takes part in any.
@@ -226,10 +235,13 @@ impl Running {
 
     async fn sync(&mut self) -> Result<(), Fault> {
         let mut dataset = blocking(self.opening()).await?;
+        let patience = self.connection.config().timeouts().progress;
+        let SyncList { manifest_digest, bases } = self.begun.compare(patience, &self.server.closing).await?;
+        let announced = Digest::from_bytes(manifest_digest);
         let digest = dataset.manifest().digest();
-        let known: Vec<_> = self.request.bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
+        let known: Vec<_> = bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
         // What is left out here reaches the peer with the changes.
-        if *digest.as_bytes() == self.request.manifest_digest && dataset.is_whole() {
+        if digest == announced && dataset.is_whole() {
             let reads_only = self.reads_only;
             let remembered = blocking(move || {
                 if !reads_only {
@@ -241,7 +253,7 @@ impl Running {
             });
             remembered.await?;
             self.name = None;
-            self.begun.session().opened.give(Ok(SyncResponse::Same));
+            self.begun.session().compared.give(Ok(SyncResponse::Same));
             return Ok(());
         }
         let reads_only = self.reads_only;
@@ -254,7 +266,7 @@ impl Running {
         let (changes, beside) = pack(&changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
         let common = (!base.is_empty()).then(|| *base.digest().as_bytes());
         let differs = SyncResponse::Differs { base: common, manifest_digest: *digest.as_bytes(), changes };
-        self.begun.session().opened.give(Ok(differs));
+        self.begun.session().compared.give(Ok(differs));
         if let Some(bytes) = beside {
             let sync = TransferId::from_bytes(self.request.sync);
             let sent = send_beside(&self.connection, sync, OUR_LIST, bytes, self.digest).await;
@@ -270,7 +282,7 @@ impl Running {
         let options =
             TransferOptions { digest: self.digest, ..ours.agreed(start.compression, start.bytes_per_second) };
         let (compression, bytes_per_second) = (options.compression, ours.bytes_per_second());
-        let prepared = self.prepare(&dataset, base, start).await?;
+        let prepared = self.prepare(&dataset, base, start, announced).await?;
         let merged = *prepared.agreed().merged_digest().as_bytes();
         let ready = SyncReady { merged, compression, bytes_per_second };
         self.begun.session().started.give(Ok(ready));
@@ -336,6 +348,7 @@ impl Running {
         dataset: &Dataset,
         base: Manifest,
         start: SyncStart,
+        announced: Digest,
     ) -> Result<Prepared, Fault> {
         let timeout = self.connection.config().timeouts().progress;
         let told = match start.base {
@@ -357,7 +370,6 @@ impl Running {
         let theirs = unpacked.pop().unwrap_or_default();
         let consent = Consent { mass_deletion: start.mass_deletion };
         let only_to = self.request.direction.at_callee();
-        let announced = Digest::from_bytes(self.request.manifest_digest);
         let filters = Arc::clone(&self.filters);
         let own = dataset.view().ok_or_else(|| Fault::new(FaultCode::Internal, ""))?;
         blocking(move || {

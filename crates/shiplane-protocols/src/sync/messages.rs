@@ -12,8 +12,11 @@ use crate::{
     methods::{PushSent, Step, fuzz_body},
 };
 
-/// Compares two datasets, and prepares to bring them together.
+/// Begins a sync, for which the callee lists its dataset, and compares if the caller has listed its own.
 pub(crate) const SYNC_OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::new("sync.open");
+
+/// Compares the two lists.
+pub(crate) const SYNC_COMPARE: Method<SyncCompare, Step<SyncResponse>> = Method::new("sync.compare");
 
 /// Says what has changed here, and begins.
 pub(crate) const SYNC_START: Method<SyncStart, Step<SyncReady>> = Method::new("sync.start");
@@ -34,10 +37,8 @@ pub struct SyncRequest {
     pub sync: [u8; 16],
     /// The dataset, below what is served; empty for all of that.
     pub path: Vec<u8>,
-    /// Digest of the caller's manifest.
-    pub manifest_digest: [u8; 32],
-    /// Digests of the bases that the caller remembers, the newest first.
-    pub bases: Vec<[u8; 32]>,
+    /// What the caller has. `None` if it is still being listed; then it comes by `sync.compare`.
+    pub list: Option<SyncList>,
     /// Whether nothing is to be changed.
     pub dry_run: bool,
     /// A digest of what the caller calls its own dataset: by that a sync that it has left is known for the same.
@@ -55,6 +56,24 @@ pub struct SyncRequest {
     pub watch: Option<([u8; 16], bool)>,
     /// Whose changes are taken.
     pub direction: SyncDirection,
+}
+
+/// The body of `sync.compare` (SPEC 5.15).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncCompare {
+    /// The sync.
+    pub sync: [u8; 16],
+    /// What the caller has.
+    pub list: SyncList,
+}
+
+/// What the caller of a sync has listed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SyncList {
+    /// Digest of the caller's manifest.
+    pub manifest_digest: [u8; 32],
+    /// Digests of the bases that the caller remembers, the newest first.
+    pub bases: Vec<[u8; 32]>,
 }
 
 /// The answer to it, once the callee has read its files.
@@ -219,6 +238,7 @@ pub(crate) struct SyncDone {
 /// For the fuzzer: a body of any method of a sync.
 pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<SyncRequest>(data);
+    fuzz_body::<SyncCompare>(data);
     fuzz_body::<Step<SyncResponse>>(data);
     fuzz_body::<SyncStart>(data);
     fuzz_body::<Step<SyncReady>>(data);

@@ -113,7 +113,8 @@ pub enum SyncEvent {
 }
 
 /// Brings a directory and one of the peer's together, as `plan` says, and remembers on both
-/// sides what they have in common then. Two that are the same already cost one call.
+/// sides what they have in common then. Two that are the same already cost one call, or two if
+/// this side's list takes longer than a round trip.
 ///
 /// While one of the two directories is being synced by somebody else, waits for it, 60 s at most.
 ///

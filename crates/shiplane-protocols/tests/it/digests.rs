@@ -8,7 +8,7 @@ use shiplane_files::internals::{
 };
 use shiplane_protocols::internals::{
     Fetch, FetchError, FetchRequest, OpenFilters, Push, PushError, PushRequest,
-    sync::{Step, SyncDirection, SyncJob, SyncRequest, SyncResponse, synchronise},
+    sync::{Step, SyncDirection, SyncJob, SyncList, SyncRequest, SyncResponse, synchronise},
     transfer::{EventFn, FilesReport, ProtocolFault, TransferError, TransferEvent, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, Router, RpcClient};
@@ -86,8 +86,7 @@ async fn a_sync_without_a_common_digest_is_refused() {
     let request = |digest| SyncRequest {
         sync: [9; 16],
         path: Vec::new(),
-        manifest_digest: *Manifest::new().digest().as_bytes(),
-        bases: Vec::new(),
+        list: Some(SyncList { manifest_digest: *Manifest::new().digest().as_bytes(), bases: Vec::new() }),
         dry_run: false,
         source: [8; 32],
         digest,

@@ -17,7 +17,7 @@ use super::super::{
 };
 use crate::methods::Step;
 use crate::sync::{
-    SyncRequest, SyncResponse,
+    SyncList, SyncRequest, SyncResponse,
     messages::{SyncDone, SyncEnd, SyncHalf, SyncReady, SyncSettle, SyncStart},
 };
 
@@ -26,9 +26,10 @@ use crate::sync::{
 pub(super) struct SyncSession {
     /// Digest of the request, which may be long.
     request: Digest,
-    pub(super) opened: Answer<SyncResponse>,
+    pub(super) compared: Answer<SyncResponse>,
     pub(super) started: Answer<SyncReady>,
     pub(super) settled: Answer<SyncDone>,
+    compare: mpsc::Sender<SyncList>,
     start: mpsc::Sender<SyncStart>,
     settle: mpsc::Sender<SyncHalf>,
     abort: CancellationToken,
@@ -40,6 +41,7 @@ pub(super) struct SyncSession {
 #[derive(Debug)]
 pub(super) struct Begun {
     begun: registry::Begun<SyncSession>,
+    compare: mpsc::Receiver<SyncList>,
     start: mpsc::Receiver<SyncStart>,
     settle: mpsc::Receiver<SyncHalf>,
     heard: watch::Receiver<Instant>,
@@ -65,14 +67,16 @@ pub(super) fn begin(
     peer: PeerId,
     request: &SyncRequest,
 ) -> Result<Begun, Fault> {
+    let (compare, compare_inbox) = mpsc::channel(1);
     let (start, start_inbox) = mpsc::channel(1);
     let (settle, settle_inbox) = mpsc::channel(1);
     let (heard, heard_seen) = watch::channel(Instant::now());
     let session = SyncSession {
         request: digest_of(request),
-        opened: Answer::default(),
+        compared: Answer::default(),
         started: Answer::default(),
         settled: Answer::default(),
+        compare,
         start,
         settle,
         abort: CancellationToken::new(),
@@ -83,7 +87,8 @@ pub(super) fn begin(
         Refused::Known(_) => reused(),
         Refused::TooMany(fault) => fault,
     })?;
-    Ok(Begun { begun, start: start_inbox, settle: settle_inbox, heard: heard_seen })
+    let (compare, start, settle) = (compare_inbox, start_inbox, settle_inbox);
+    Ok(Begun { begun, compare, start, settle, heard: heard_seen })
 }
 
 fn digest_of(request: &SyncRequest) -> Digest {
@@ -111,16 +116,25 @@ impl SyncSession {
         self.abort.clone()
     }
 
-    /// What the comparison came to, by then.
+    /// What the comparison came to by then, if the request brings a list.
     pub(super) async fn open(
         &self,
-        request: &SyncRequest,
+        request: SyncRequest,
         wait: Duration,
     ) -> Result<Step<SyncResponse>, Fault> {
-        if digest_of(request) != self.request {
+        if digest_of(&request) != self.request {
             return Err(reused());
         }
-        self.opened.within(wait).await
+        match request.list {
+            Some(list) => self.compare(list, wait).await,
+            None => Ok(Step::Working),
+        }
+    }
+
+    /// Hands `list` over, if none was yet; what the comparison came to by then.
+    pub(super) async fn compare(&self, list: SyncList, wait: Duration) -> Result<Step<SyncResponse>, Fault> {
+        let _ = self.compare.try_send(list);
+        self.compared.within(wait).await
     }
 
     /// Hands `request` over, if none was yet; what came of it by then.
@@ -150,7 +164,7 @@ impl SyncSession {
 
     /// All steps that have come to nothing yet come to this.
     pub(super) fn fail(&self, fault: &Fault) {
-        self.opened.give(Err(fault.clone()));
+        self.compared.give(Err(fault.clone()));
         self.started.give(Err(fault.clone()));
         self.settled.give(Err(fault.clone()));
     }
@@ -176,9 +190,26 @@ async fn next<T>(
     }
 }
 
+/// What comes of it unless the server shuts down before.
+async fn unless<T>(closing: &CancellationToken, waiting: impl Future<Output = T>) -> Result<T, Fault> {
+    let closed = || Fault::new(FaultCode::ShuttingDown, "the server is shutting down");
+    closing.run_until_cancelled(waiting).await.ok_or_else(closed)
+}
+
 impl Begun {
     pub(super) fn session(&self) -> &Arc<SyncSession> {
         self.begun.session()
+    }
+
+    /// Waits for the peer to list its dataset. Others may want this one: signs of life do not count.
+    pub(super) async fn compare(
+        &mut self,
+        max: Duration,
+        closing: &CancellationToken,
+    ) -> Result<SyncList, Fault> {
+        let patience = Patience { silence: max, max };
+        let list = unless(closing, next(&mut self.compare, &mut self.heard, patience)).await?;
+        list.ok_or_else(|| gone("the peer's list took too long"))
     }
 
     /// Waits for the peer to begin.
@@ -187,14 +218,8 @@ impl Begun {
         patience: Patience,
         closing: &CancellationToken,
     ) -> Result<SyncStart, Fault> {
-        tokio::select! {
-            start = next(&mut self.start, &mut self.heard, patience) => {
-                start.ok_or_else(|| gone("the peer did not start the transfer"))
-            }
-            () = closing.cancelled() => {
-                Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down"))
-            }
-        }
+        let start = unless(closing, next(&mut self.start, &mut self.heard, patience)).await?;
+        start.ok_or_else(|| gone("the peer did not start the transfer"))
     }
 
     /// Waits for what the peer made of it.
@@ -223,8 +248,7 @@ mod tests {
         let request = SyncRequest {
             sync: [1; 16],
             path: Vec::new(),
-            manifest_digest: digest,
-            bases: Vec::new(),
+            list: None,
             dry_run: false,
             source: digest,
             digest: 2,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
 use crate::filters::OpenFilters;
-use crate::methods::{poll_method, random_transfer_id};
+use crate::methods::{Step, poll_method, random_transfer_id};
 use crate::sync::SyncError;
 use crate::sync::exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
-    SYNC_ALIVE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncDirection, SyncDone, SyncEnd,
-    SyncHalf, SyncReady, SyncRequest, SyncResponse, SyncSettle, SyncStart,
+    SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncCompare,
+    SyncDirection, SyncDone, SyncEnd, SyncHalf, SyncList, SyncReady, SyncRequest, SyncResponse, SyncSettle,
+    SyncStart,
 };
 use crate::transfer::{EventFn, Target, TransferOptions};
 
@@ -44,6 +46,14 @@ pub(super) struct Attempt<'a> {
     /// Stops the reading of files when this is dropped.
     _cancel: tokio_util::sync::DropGuard,
     cancelled: CancellationToken,
+}
+
+/// The directory, open and, unless this is a dry run, locked.
+struct Opened {
+    site: Site,
+    /// What this machine calls it.
+    local: Vec<u8>,
+    options: ScanOptions,
 }
 
 /// What the peer's answer says that differs.
@@ -62,9 +72,7 @@ impl<'a> Attempt<'a> {
         job: &'a SyncJob,
         events: &'a SyncEventFn,
     ) -> Result<Self, SyncError> {
-        let sync = random_transfer_id().ok_or(SyncError::NoRandomness)?;
-        // Claimed before it is asked for: the peer's list may be faster than its answer.
-        let claim = client.connection().claim(sync).map_err(|_| SyncError::NoRandomness)?;
+        let (sync, claim) = claimed(client)?;
         let cancelled = CancellationToken::new();
         let _cancel = cancelled.clone().drop_guard();
         let memory = ListMemory::new(job.transfer.memory.as_ref(), client.connection().peer_id());
@@ -73,9 +81,18 @@ impl<'a> Attempt<'a> {
 
     pub(super) async fn run(mut self) -> Result<SyncReport, SyncError> {
         (self.events)(SyncEvent::Scanning);
-        let dataset = blocking(self.opening()).await?;
-        (self.events)(SyncEvent::Comparing);
-        let (base, manifest_digest, changes) = match self.open(&dataset).await {
+        let here = blocking(self.opening()).await?;
+        let mut request = self.request(&here);
+        let listing = blocking(self.listing(here));
+        let (dataset, mut compared) = self.list_and_compare(listing, &mut request).await?;
+        if compared.as_ref().is_err_and(SyncError::is_gone) {
+            // The peer does not wait for long lists. Its own is read sooner the second time.
+            (self.sync, self.claim) = claimed(self.client)?;
+            request.sync = *self.sync.as_bytes();
+            request.list = Some(list_of(&dataset));
+            compared = self.open(&request).await;
+        }
+        let (base, manifest_digest, changes) = match compared {
             Ok(SyncResponse::Differs { base, manifest_digest, changes }) => (base, manifest_digest, changes),
             Ok(SyncResponse::Same) => return self.nothing_to_do(dataset).await,
             Err(refused @ SyncError::Refused(CallError::Fault(_))) => return Err(refused),
@@ -93,6 +110,40 @@ impl<'a> Attempt<'a> {
             Err(error) => Err(self.explain(error).await),
             done => done,
         }
+    }
+
+    /// Lists this side's files, and lets the peer list its own and compare. A list that takes less than a round trip is
+    /// part of the call that opens the sync; else both sides list at the same time.
+    async fn list_and_compare(
+        &self,
+        listing: impl Future<Output = Result<Dataset, SyncError>>,
+        request: &mut SyncRequest,
+    ) -> Result<(Dataset, Result<SyncResponse, SyncError>), SyncError> {
+        let mut listing = pin!(listing);
+        if let Ok(listed) = tokio::time::timeout(self.claim.rtt(), &mut listing).await {
+            let dataset = listed?;
+            request.list = Some(list_of(&dataset));
+            (self.events)(SyncEvent::Comparing);
+            let compared = self.open(request).await;
+            return Ok((dataset, compared));
+        }
+        let opening = async {
+            let opened = self.client.call_typed(SYNC_OPEN, request, self.progress_timeout()).await;
+            if opened.is_err() {
+                self.cancelled.cancel();
+            }
+            opened
+        };
+        let (opened, listed) = futures::join!(opening, listing);
+        let dataset = match (opened, listed) {
+            (Ok(_), Ok(dataset)) => dataset,
+            (Err(refused @ CallError::Fault(_)), _) => return Err(SyncError::Refused(refused)),
+            (Err(lost), _) => return Err(self.explain(SyncError::Refused(lost)).await),
+            (Ok(_), Err(error)) => return Err(self.explain(error).await),
+        };
+        (self.events)(SyncEvent::Comparing);
+        let compared = self.compare(list_of(&dataset)).await;
+        Ok((dataset, compared))
     }
 
     async fn differs(
@@ -129,10 +180,9 @@ impl<'a> Attempt<'a> {
         Ok(report)
     }
 
-    /// Opens the directory and reads what is in it.
-    fn opening(&self) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
+    fn opening(&self) -> impl FnOnce() -> Result<Opened, SyncError> + Send + 'static {
         let (job, peer) = (self.job.clone(), self.connection().peer_id());
-        let (cancel, memory) = (self.cancelled.clone(), self.memory.clone());
+        let cancel = self.cancelled.clone();
         let attributes = job.attributes;
         move || {
             let open = || SourceRoot::open(&job.directory);
@@ -144,14 +194,14 @@ impl<'a> Attempt<'a> {
             let local = job.directory.canonicalize().unwrap_or_else(|_| job.directory.clone());
             let local = local.into_os_string().into_encoded_bytes();
             let site = if job.dry_run {
-                Site::to_look_at(&root, b"")?
+                Site::to_look_at(&root, b"")?.ok_or(SyncError::Abandoned)?
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
                 let TransferOptions { digest, links, .. } = job.transfer;
                 let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
                 let shared = SharedMemory::default();
                 let peer = peer.as_bytes();
-                Some(Site::to_change(&root, b"", peer, options, shared, &|_| false)?)
+                Site::to_change(&root, b"", peer, options, shared, &|_| false)?
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
             let TransferOptions { digest, links, .. } = job.transfer;
@@ -164,29 +214,51 @@ impl<'a> Attempt<'a> {
                 relisting: job.relisting,
                 ..ScanOptions::default()
             };
-            let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &job.state, &options)?;
+            Ok(Opened { site, local, options })
+        }
+    }
+
+    fn listing(&self, here: Opened) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
+        let (state, peer) = (self.job.state.clone(), self.connection().peer_id());
+        let memory = self.memory.clone();
+        let Opened { site, local, options } = here;
+        move || {
+            let mut dataset = Dataset::open(Some(site), &local, peer.as_bytes(), &state, &options)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)
         }
     }
 
-    async fn open(&self, dataset: &Dataset) -> Result<SyncResponse, SyncError> {
+    fn request(&self, here: &Opened) -> SyncRequest {
         let is_full = self.job.relisting.as_ref().is_none_or(|relisting| relisting.is_full);
-        let request = SyncRequest {
+        SyncRequest {
             sync: *self.sync.as_bytes(),
             path: self.job.remote_path.clone(),
-            manifest_digest: *dataset.manifest().digest().as_bytes(),
-            bases: dataset.base_digests().iter().map(|digest| *digest.as_bytes()).collect(),
+            list: None,
             dry_run: self.job.dry_run,
-            source: dataset.source(),
+            source: Dataset::source(self.connection().peer_id().as_bytes(), &here.local, &here.options),
             digest: self.job.transfer.digest.bit(),
-            mode: dataset.top_mode,
+            mode: here.site.mode(),
             filters: OpenFilters::of(&self.job.filters),
             attributes: self.job.attributes,
             watch: self.job.peer_watch.map(|watch| (watch, is_full)),
             direction: SyncDirection::of_caller(self.job.only_to),
-        };
-        poll_method(self.client, SYNC_OPEN, &request, Duration::MAX).await.map_err(SyncError::Refused)
+        }
+    }
+
+    /// With a list.
+    async fn open(&self, request: &SyncRequest) -> Result<SyncResponse, SyncError> {
+        let opened = self.client.call_typed(SYNC_OPEN, request, self.progress_timeout()).await;
+        match (opened.map_err(SyncError::Refused)?, &request.list) {
+            (Step::Done(compared), _) => Ok(compared),
+            (Step::Working, Some(list)) => self.compare(list.clone()).await,
+            (Step::Working, None) => Err(SyncError::Abandoned),
+        }
+    }
+
+    async fn compare(&self, list: SyncList) -> Result<SyncResponse, SyncError> {
+        let request = SyncCompare { sync: *self.sync.as_bytes(), list };
+        poll_method(self.client, SYNC_COMPARE, &request, Duration::MAX).await.map_err(SyncError::Refused)
     }
 
     async fn nothing_to_do(&self, dataset: Dataset) -> Result<SyncReport, SyncError> {
@@ -221,7 +293,7 @@ impl<'a> Attempt<'a> {
         manifest_digest: Digest,
         changes: SyncBody,
     ) -> Result<(Dataset, Differing), SyncError> {
-        let timeout = self.connection().config().timeouts().progress;
+        let timeout = self.progress_timeout();
         let digest = self.job.transfer.digest;
         let theirs = unpack(&mut self.claim, changes, timeout, digest, &self.memory).await?;
         let (only_to, consent) = (self.job.only_to, self.job.consent);
@@ -331,8 +403,25 @@ impl<'a> Attempt<'a> {
         Arc::new(move |event| events(kind(event)))
     }
 
+    fn progress_timeout(&self) -> Duration {
+        self.connection().config().timeouts().progress
+    }
+
     fn connection(&self) -> &Arc<PeerConnection> {
         self.client.connection()
+    }
+}
+
+/// An id, claimed before it is asked for: the peer's list may be faster than its answer.
+fn claimed(client: &RpcClient) -> Result<(TransferId, Claim), SyncError> {
+    let sync = random_transfer_id().ok_or(SyncError::NoRandomness)?;
+    Ok((sync, client.connection().claim(sync).map_err(|_| SyncError::NoRandomness)?))
+}
+
+fn list_of(dataset: &Dataset) -> SyncList {
+    SyncList {
+        manifest_digest: *dataset.manifest().digest().as_bytes(),
+        bases: dataset.base_digests().iter().map(|digest| *digest.as_bytes()).collect(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use shiplane_files::internals::{Destination, DestinationError, FilterRules, Filters, sync::Manifest};
+use shiplane_files::internals::{Destination, DestinationError, FilterRules, Filters};
 use shiplane_protocols::internals::{
     Fetch, FetchRequest, OpenFilters,
     sync::{SyncDirection, SyncRequest},
@@ -110,8 +110,7 @@ async fn filters_without_end_or_sense_are_refused_by_every_call_that_opens() {
         let sync = SyncRequest {
             sync: [3; 16],
             path: b"new".to_vec(),
-            manifest_digest: *Manifest::new().digest().as_bytes(),
-            bases: Vec::new(),
+            list: None,
             dry_run: false,
             source: [0; 32],
             digest: 2,

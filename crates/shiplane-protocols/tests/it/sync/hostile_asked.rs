@@ -16,7 +16,7 @@ use shiplane_files::internals::{
     sync::{FileState, Manifest, Node, Stamp, UnresolvedReason},
 };
 use shiplane_protocols::internals::sync::{
-    LeftPath, Step, SyncBody, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
+    LeftPath, Step, SyncBody, SyncCompare, SyncError, SyncReport, SyncRequest, SyncResponse, synchronise,
 };
 use shiplane_protocols::internals::transfer::{MemoryBudget, TransferError, TransferOptions};
 use shiplane_rpc::{Fault, FaultCode, Method, Router, RpcClient};
@@ -34,6 +34,7 @@ use crate::hostile::{IMPATIENT, PATIENT, encode, file, transport};
 
 /// The bodies as they travel, written down again: a change on the wire must fail here.
 pub(super) const OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::new("sync.open");
+pub(super) const COMPARE: Method<SyncCompare, Step<SyncResponse>> = Method::new("sync.compare");
 pub(super) const START: Method<Start, Started> = Method::new("sync.start");
 const ALIVE: Method<[u8; 16], ()> = Method::new("sync.alive");
 pub(super) const SETTLE: Method<Settle, Settled> = Method::new("sync.settle");
@@ -121,7 +122,7 @@ pub(super) fn changes(manifest: &Manifest) -> Vec<u8> {
     [&[0; 16][..], &manifest.encode()].concat()
 }
 
-type Respond = Arc<dyn Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync>;
+type Respond = Arc<dyn Fn(&Arc<PeerConnection>, [u8; 16]) -> SyncResponse + Send + Sync>;
 type Begin = Arc<dyn Fn(&Arc<PeerConnection>, &Start) -> Started + Send + Sync>;
 type AtEnd = Arc<dyn Fn(&Settle) -> Result<Settled, Fault> + Send + Sync>;
 
@@ -134,9 +135,7 @@ struct Liar {
 }
 
 impl Liar {
-    fn new(
-        respond: impl Fn(&Arc<PeerConnection>, &SyncRequest) -> SyncResponse + Send + Sync + 'static,
-    ) -> Self {
+    fn new(respond: impl Fn(&Arc<PeerConnection>, [u8; 16]) -> SyncResponse + Send + Sync + 'static) -> Self {
         Self {
             respond: Arc::new(respond),
             begin: Arc::new(|_, _| panic!("nobody begins with this liar")),
@@ -168,9 +167,14 @@ impl Liar {
     ) -> Result<SyncReport, SyncError> {
         let (server, client) = (transport(patience), transport(patience));
         let Self { respond, begin, end, signs } = self;
+        let at_once = Arc::clone(&respond);
         let router = Router::new()
             .typed(OPEN, move |context, request| {
-                let response = respond(&context.connection, &request);
+                let response = request.list.map(|_| at_once(&context.connection, request.sync));
+                async move { Ok(response.map_or(Step::Working, Step::Done)) }
+            })
+            .typed(COMPARE, move |context, request| {
+                let response = respond(&context.connection, request.sync);
                 async move { Ok(Step::Done(response)) }
             })
             .typed(START, move |context, request| {
@@ -283,8 +287,8 @@ async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
     let silent = Liar::new(move |_, _| lane(0, 100)).meets_with(&world, IMPATIENT).await.unwrap_err();
     assert!(matches!(silent, SyncError::Transfer(_)), "{silent}");
     for (announced, sent, index) in [(1 << 61, 100, 0), (99, 100, 0), (100, 100, 7)] {
-        let liar = Liar::new(move |connection, request| {
-            let tag = TaggedChunk { transfer: TransferId::from_bytes(request.sync), index };
+        let liar = Liar::new(move |connection, sync| {
+            let tag = TaggedChunk { transfer: TransferId::from_bytes(sync), index };
             let source = ChunkSource::Memory(Bytes::from(vec![0; sent])).open().unwrap();
             let connection = Arc::clone(connection);
             tokio::spawn(async move {

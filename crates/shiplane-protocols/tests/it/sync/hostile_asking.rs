@@ -5,7 +5,7 @@ use std::fs;
 use shiplane_files::internals::sync::{Manifest, Node, Stamp};
 use shiplane_protocols::internals::{
     OpenFilters,
-    sync::{Step, SyncBody, SyncDirection, SyncRequest, SyncResponse},
+    sync::{Step, SyncBody, SyncCompare, SyncDirection, SyncList, SyncRequest, SyncResponse},
     transfer::{MemoryBudget, TransferOptions},
 };
 use shiplane_rpc::{CallError, FaultCode, Method, RpcClient};
@@ -15,7 +15,7 @@ use tokio::time::Duration;
 
 use super::{
     admitted,
-    hostile_asked::{End, Half, OPEN, SETTLE, START, Settle, Start, Started, changes, listed, many},
+    hostile_asked::{COMPARE, End, Half, OPEN, SETTLE, START, Settle, Start, Started, changes, listed, many},
     sync, write,
 };
 use crate::harness::{World, options, transfer_lane, tree};
@@ -38,13 +38,39 @@ where
     }
 }
 
-pub(super) fn open(manifest: &Manifest) -> SyncRequest {
-    let digest = *manifest.digest().as_bytes();
+/// Begins a sync by `request`, and says that it has `list`; what the server says then.
+pub(super) async fn compare(
+    client: &RpcClient,
+    request: &SyncRequest,
+    list: &Manifest,
+) -> Result<Step<SyncResponse>, FaultCode> {
+    compare_since(client, request, &[], list).await
+}
+
+/// The same of one that remembers these bases.
+async fn compare_since(
+    client: &RpcClient,
+    request: &SyncRequest,
+    bases: &[[u8; 32]],
+    list: &Manifest,
+) -> Result<Step<SyncResponse>, FaultCode> {
+    call(client, OPEN, request).await?;
+    let list = SyncList { manifest_digest: *list.digest().as_bytes(), bases: bases.to_vec() };
+    let compare = SyncCompare { sync: request.sync, list };
+    loop {
+        // On a busy machine the server may still be listing.
+        match call(client, COMPARE, &compare).await {
+            Ok(Step::Working) => {}
+            compared => return compared,
+        }
+    }
+}
+
+pub(super) fn open() -> SyncRequest {
     SyncRequest {
         sync: SYNC,
         path: Vec::new(),
-        manifest_digest: digest,
-        bases: Vec::new(),
+        list: None,
         dry_run: false,
         source: [8; 32],
         digest: 2,
@@ -83,7 +109,7 @@ async fn served() -> World {
 /// Announces `announced` and then tells `told`.
 async fn tells(world: &World, announced: &Manifest, told: Vec<u8>) -> Result<Started, FaultCode> {
     let client = admitted(world).await;
-    let opened = call(&client, OPEN, &open(announced)).await?;
+    let opened = compare(&client, &open(), announced).await?;
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { .. })), "{opened:?}");
     call(&client, START, &start(told)).await
 }
@@ -102,7 +128,7 @@ async fn lists_that_lie_change_nothing() {
     let excluded = listed("x.o", b"x");
     let client = admitted(&world).await;
     let filters = OpenFilters { patterns: vec!["*.o".to_owned()], ..OpenFilters::default() };
-    call(&client, OPEN, &SyncRequest { filters, ..open(&excluded) }).await.unwrap();
+    compare(&client, &SyncRequest { filters, ..open() }, &excluded).await.unwrap();
     let refused = call(&client, START, &start(changes(&excluded))).await;
     assert_eq!(refused, Err(FaultCode::InvalidRequest));
     let own = listed(".shiplane-0123456789abcdef.journal", b"x");
@@ -118,8 +144,7 @@ async fn what_the_server_does_not_remember_with_a_peer_that_peer_cannot_delete()
     // A stranger that says it has nothing, and that this was different once.
     let client = admitted(&world).await;
     let base = *listed("a", b"a").digest().as_bytes();
-    let request = SyncRequest { bases: vec![base], ..open(&Manifest::new()) };
-    let opened = call(&client, OPEN, &request).await.unwrap();
+    let opened = compare_since(&client, &open(), &[base], &Manifest::new()).await.unwrap();
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: None, .. })), "{opened:?}");
     let nothing = changes(&Manifest::new());
     assert!(matches!(call(&client, START, &start(nothing)).await, Ok(Started::Ready { .. })));
@@ -135,8 +160,8 @@ async fn a_mass_deletion_needs_the_callers_consent_at_the_server_too() {
         write(&world.dest(), &i.to_string(), &[i]);
     }
     let report = sync(&world, &client).await;
-    let request = SyncRequest { bases: vec![*report.digest.as_bytes()], ..open(&Manifest::new()) };
-    let opened = call(&client, OPEN, &request).await.unwrap();
+    let bases = [*report.digest.as_bytes()];
+    let opened = compare_since(&client, &open(), &bases, &Manifest::new()).await.unwrap();
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: Some(_), .. })), "{opened:?}");
     // All ten entries of the base are removed; nothing is unknown, nothing is changed.
     let mut told = 10_u32.to_le_bytes().to_vec();
@@ -155,9 +180,9 @@ async fn steps_out_of_order_and_ids_used_twice_are_refused() {
     assert_eq!(call(&client, START, &start(Vec::new())).await, Err(FaultCode::Gone));
     let settle = Settle { sync: SYNC, end: End::Failed };
     assert_eq!(call(&client, SETTLE, &settle).await, Err(FaultCode::Gone));
-    let request = open(&listed("f", b"1"));
-    let first = call(&client, OPEN, &request).await.unwrap();
-    assert_eq!(call(&client, OPEN, &request).await.unwrap(), first, "asked again");
+    let (request, list) = (open(), listed("f", b"1"));
+    let first = compare(&client, &request, &list).await.unwrap();
+    assert_eq!(compare(&client, &request, &list).await.unwrap(), first, "asked again");
     let other = SyncRequest { dry_run: true, ..request.clone() };
     assert_eq!(call(&client, OPEN, &other).await, Err(FaultCode::InvalidRequest));
     // Nobody else sees it, and nobody else may begin there meanwhile.
@@ -174,7 +199,7 @@ async fn a_peer_that_goes_silent_in_the_middle_delays_no_other() {
     let world = served().await;
     let client = admitted(&world).await;
     let theirs = listed("f", b"1");
-    call(&client, OPEN, &open(&theirs)).await.unwrap();
+    compare(&client, &open(), &theirs).await.unwrap();
     // It is about to provide `f` and to take the rest, and does neither.
     assert!(matches!(call(&client, START, &start(changes(&theirs))).await, Ok(Started::Ready { .. })));
     // The next one waits for the server to lose its patience.
@@ -191,8 +216,8 @@ fn narrow() -> World {
 /// Begins a sync of the directory `path` with this list, of which nothing follows.
 async fn begins(world: &World, path: &str, list: &Manifest) -> (RpcClient, Result<Started, FaultCode>) {
     let client = admitted(world).await;
-    let request = SyncRequest { path: path.as_bytes().to_vec(), ..open(list) };
-    let opened = call(&client, OPEN, &request).await.unwrap();
+    let request = SyncRequest { path: path.as_bytes().to_vec(), ..open() };
+    let opened = compare(&client, &request, list).await.unwrap();
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { .. })), "{opened:?}");
     loop {
         // On a busy machine the server may still be reading the list.
@@ -235,7 +260,7 @@ async fn a_list_beside_the_call_must_be_as_long_as_it_says() {
     let world = served().await;
     let client = admitted(&world).await;
     let theirs = listed("f", b"1");
-    call(&client, OPEN, &open(&theirs)).await.unwrap();
+    compare(&client, &open(), &theirs).await.unwrap();
     let len_bytes = changes(&theirs).len() as u64;
     let body = SyncBody::Lane { index: 1, len_bytes: len_bytes + 1 };
     let source = ChunkSource::Memory(changes(&theirs).into()).open().unwrap();
@@ -268,7 +293,7 @@ async fn a_sync_that_fails_counts_as_failed_however_late_and_once() {
             fs::remove_file(world.source().join("f")).unwrap();
         }
         let client = admitted(&world).await;
-        call(&client, OPEN, &open(&theirs)).await.unwrap();
+        compare(&client, &open(), &theirs).await.unwrap();
         assert!(matches!(call(&client, START, &start(changes(&theirs))).await, Ok(Started::Ready { .. })));
         match words {
             "connection" => client.connection().close(shiplane_wire::Code::NoError),

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use shiplane_files::internals::sync::{FileState, Manifest, Node, Stamp};
 use shiplane_protocols::internals::{
     OpenFilters,
-    sync::{SyncBody, SyncDirection, SyncRequest, SyncResponse},
+    sync::{SyncBody, SyncCompare, SyncDirection, SyncList, SyncRequest, SyncResponse},
 };
 use shiplane_wire::{Digest, Mtime, RelPath};
 
@@ -42,24 +42,26 @@ fn any_response() -> impl Strategy<Value = SyncResponse> {
 
 fn any_request() -> impl Strategy<Value = SyncRequest> {
     let path = prop::collection::vec(any::<u8>(), 0..100);
-    let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000]),];
     let rest = (any::<bool>(), any::<[u8; 32]>(), any::<u8>(), any::<Option<u32>>(), any::<bool>());
-    (any::<[u8; 16]>(), path, any::<[u8; 32]>(), bases, rest).prop_map(
-        |(sync, path, manifest_digest, bases, (dry_run, source, digest, mode, attributes))| SyncRequest {
-            sync,
-            path,
-            manifest_digest,
-            bases,
-            dry_run,
-            source,
-            digest,
-            mode,
-            filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
-            attributes,
-            watch: mode.map(|_| (source[..16].try_into().unwrap(), dry_run)),
-            direction: if dry_run { SyncDirection::ToCallee } else { SyncDirection::Both },
-        },
-    )
+    let start = (any::<[u8; 16]>(), path, prop::option::of(any_list()));
+    (start, rest).prop_map(|((sync, path, list), (dry_run, source, digest, mode, attributes))| SyncRequest {
+        sync,
+        path,
+        list,
+        dry_run,
+        source,
+        digest,
+        mode,
+        filters: OpenFilters { patterns: vec!["*.o".into()], ..OpenFilters::default() },
+        attributes,
+        watch: mode.map(|_| (source[..16].try_into().unwrap(), dry_run)),
+        direction: if dry_run { SyncDirection::ToCallee } else { SyncDirection::Both },
+    })
+}
+
+fn any_list() -> impl Strategy<Value = SyncList> {
+    let bases = prop_oneof![prop::collection::vec(any::<[u8; 32]>(), 0..3), Just(vec![[7; 32]; 10_000])];
+    (any::<[u8; 32]>(), bases).prop_map(|(manifest_digest, bases)| SyncList { manifest_digest, bases })
 }
 
 proptest! {
@@ -70,6 +72,14 @@ proptest! {
         let bytes = shiplane_rpc::internals::encode(&request).unwrap();
         prop_assert_eq!(shiplane_rpc::internals::decode::<SyncRequest>(&bytes).unwrap(), request);
         prop_assert!(shiplane_rpc::internals::decode::<SyncRequest>(&bytes[..bytes.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn comparisons_come_back(sync in any::<[u8; 16]>(), list in any_list()) {
+        let compare = SyncCompare { sync, list };
+        let bytes = shiplane_rpc::internals::encode(&compare).unwrap();
+        prop_assert_eq!(shiplane_rpc::internals::decode::<SyncCompare>(&bytes).unwrap(), compare);
+        prop_assert!(shiplane_rpc::internals::decode::<SyncCompare>(&bytes[..bytes.len() - 1]).is_err());
     }
 
     #[test]
@@ -84,8 +94,7 @@ fn the_bytes_are_these() {
     let request = SyncRequest {
         sync: [1; 16],
         path: b"a".to_vec(),
-        manifest_digest: [2; 32],
-        bases: vec![[3; 32]],
+        list: Some(SyncList { manifest_digest: [2; 32], bases: vec![[3; 32]] }),
         dry_run: true,
         source: [4; 32],
         digest: 2,
@@ -104,6 +113,7 @@ fn the_bytes_are_these() {
         &[1; 16][..],
         &one,
         b"a",
+        &[1],
         &[2; 32],
         &one,
         &[3; 32],
@@ -124,6 +134,9 @@ fn the_bytes_are_these() {
         &[2, 0, 0, 0],
     ];
     assert_eq!(shiplane_rpc::internals::encode(&request).unwrap()[..], expected.concat());
+    let compare = SyncCompare { sync: [1; 16], list: request.list.clone().unwrap() };
+    let expected = [&[1; 16][..], &[2; 32], &one, &[3; 32]].concat();
+    assert_eq!(shiplane_rpc::internals::encode(&compare).unwrap()[..], expected);
     let changes = SyncBody::Lane { index: 4, len_bytes: 5 };
     let response = SyncResponse::Differs { base: None, manifest_digest: [6; 32], changes };
     let expected =

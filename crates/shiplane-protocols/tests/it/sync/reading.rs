@@ -12,7 +12,7 @@ use shiplane_wire::{LeftOutReason, TaggedChunk, TransferId};
 
 use super::{
     hostile_asked::{OPEN, START, Started, changes, listed},
-    hostile_asking::{call, open, start},
+    hostile_asking::{call, compare, open, start},
     job, silent, write,
 };
 use crate::harness::{World, transfer_lane, tree};
@@ -90,11 +90,11 @@ async fn whoever_says_that_it_takes_and_then_gives_is_refused() {
     let client = world.admitted_by(world.ticket()).await;
     let evil = listed("evil", b"x");
     for direction in [SyncDirection::Both, SyncDirection::ToCallee] {
-        let request = SyncRequest { direction, ..open(&evil) };
+        let request = SyncRequest { direction, ..open() };
         assert_eq!(call(&client, OPEN, &request).await, Err(FaultCode::Unauthorised), "{direction:?}");
     }
-    let request = SyncRequest { direction: SyncDirection::ToCaller, ..open(&evil) };
-    let opened = call(&client, OPEN, &request).await.unwrap();
+    let request = SyncRequest { direction: SyncDirection::ToCaller, ..open() };
+    let opened = compare(&client, &request, &evil).await.unwrap();
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: None, .. })), "{opened:?}");
     let request = start(changes(&evil));
     assert!(matches!(call(&client, START, &request).await, Ok(Started::Ready { .. })));
@@ -122,7 +122,7 @@ async fn a_base_is_taken_only_from_one_who_takes() {
         (SyncDirection::ToCaller, b"nonsense".to_vec(), FaultCode::InvalidRequest),
     ] {
         let client = world.admitted_by(world.ticket_to_write("")).await;
-        call(&client, OPEN, &SyncRequest { direction, ..open(&theirs) }).await.unwrap();
+        compare(&client, &SyncRequest { direction, ..open() }, &theirs).await.unwrap();
         let base = Some(shiplane_protocols::internals::sync::SyncBody::Inline(told));
         let mut request = start(changes(&theirs));
         request.base = base;

@@ -7,10 +7,8 @@
 
 mod datagrams;
 mod gaps;
-mod handshakes;
 pub mod hostile;
 mod peer;
-mod readers;
 mod report;
 mod streams;
 
@@ -121,7 +119,7 @@ async fn play(args: &Args) -> Result<(), Failure> {
         Kind::Idle => streams::idle(&args.target()?, count).await,
         Kind::Streams => streams::calls(&args.target()?, count).await,
         Kind::Chunks => streams::chunks(&args.target()?, count).await,
-        Kind::Readers => readers::stalled(&args.target()?, count).await,
+        Kind::Readers => streams::readers(&args.target()?, count).await,
         Kind::GapBytes => gaps::send(&args.target()?, count, gaps::Left::Bytes).await,
         Kind::GapPackets => gaps::send(&args.target()?, count, gaps::Left::Packets).await,
         Kind::LyingServer => {
@@ -131,8 +129,8 @@ async fn play(args: &Args) -> Result<(), Failure> {
             Ok(())
         }
         Kind::LyingPushers => hostile::push(&args.target()?, count, &args.lie, entries).await,
-        Kind::HalfOpen => handshakes::half_open(args.server, count as u64).await,
-        Kind::Spoofed => handshakes::spoofed(args.server, count as u64).await,
+        Kind::HalfOpen => datagrams::half_open(args.server, count as u64).await,
+        Kind::Spoofed => datagrams::spoofed(args.server, count as u64).await,
         Kind::Garbage => datagrams::garbage(args.server, count as u64).await,
     }
 }

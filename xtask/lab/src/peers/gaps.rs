@@ -13,9 +13,8 @@ use quinn_proto::crypto::{
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 
-use crate::peers::Failure;
-use crate::peers::peer::{Dialler, Server, patient};
-use crate::peers::report::{enough, tell};
+use super::Failure;
+use super::peer::{Dialler, Server, patient};
 
 /// What is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,30 +31,24 @@ pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()
     let mut quic = patient();
     quic.send_window(64 << 20);
     let mut dialler = Dialler::with(server, quic, wrap)?;
-    let (sending, refused) = dialler.dial_all(count, |_, connecting| begin(connecting)).await;
-    // Until there is no more credit, or the server has had enough.
-    tokio::time::sleep(SETTLE).await;
-    let sent: u64 = sending.iter().map(|(connection, _)| connection.stats().udp_tx.bytes).sum();
-    tell(&[("connections", sending.len() as u64), ("refused", refused), ("sent bytes", sent)])?;
-    enough().await;
-    let ended = sending.iter().filter(|(connection, _)| connection.close_reason().is_some()).count();
-    tell(&[("ended by server", ended as u64)])?;
-    dialler.finish().await;
-    Ok(())
+    let sending = dialler.begin("connections", count, |_, connecting| begin(connecting)).await?;
+    let figures = async || {
+        let sent = sending.iter().map(|connection| connection.stats().udp_tx.bytes).sum();
+        let ended = sending.iter().filter(|connection| connection.close_reason().is_some()).count();
+        [("sent bytes", sent), ("ended by server", ended as u64)]
+    };
+    dialler.end(figures).await
 }
 
-type Sending = (quinn::Connection, Vec<tokio::task::JoinHandle<()>>);
-
-async fn begin(connecting: quinn::Connecting) -> Result<Sending, Failure> {
+async fn begin(connecting: quinn::Connecting) -> Result<quinn::Connection, Failure> {
     let connection = connecting.await?;
     // The one stream that is allowed before the server has judged the key: then all the others are (SPEC 1.8).
     let (mut send, mut recv) = connection.open_bi().await?;
     send.finish()?;
     let _answer = recv.read_to_end(0).await;
-    let mut streams = Vec::new();
     for _ in 0..STREAMS {
         let (mut send, recv) = connection.open_bi().await?;
-        streams.push(tokio::spawn(async move {
+        tokio::spawn(async move {
             let _answer = recv;
             // A bare chunk of 16 MiB, which nobody on the other side asks for.
             let mut data = vec![0; 64 << 10];
@@ -63,9 +56,11 @@ async fn begin(connecting: quinn::Connecting) -> Result<Sending, Failure> {
             while send.write_all(&data).await.is_ok() {
                 data[..8].fill(0);
             }
-        }));
+        });
     }
-    Ok((connection, streams))
+    // Until there is no more credit, or the server has had enough.
+    tokio::time::sleep(SETTLE).await;
+    Ok(connection)
 }
 
 /// TLS as it should be, but for what the packets contain.

@@ -23,3 +23,18 @@ pub use self::lie::{ENTRIES, Lie};
 pub use self::pusher::LyingPusher;
 pub(crate) use self::pusher::push;
 pub use self::server::LyingServer;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+fn runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Does the work on a thread of its own, until it ends or what is returned is dropped.
+fn in_background(runtime: Runtime, work: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+    let token = CancellationToken::new();
+    let ended = token.clone();
+    std::thread::spawn(move || runtime.block_on(ended.run_until_cancelled(work)));
+    token.drop_guard()
+}

@@ -2,14 +2,19 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt as _;
 use quinn_proto::crypto;
+use serde::Serialize;
+use shiplane_rpc::internals::encode;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
 use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId};
 
-use crate::peers::Failure;
+use super::Failure;
+use super::report::{enough, tell};
 
 /// Who is under load, and the keys that have a right there.
 #[derive(Debug)]
@@ -22,9 +27,8 @@ pub(crate) struct Server {
 /// One socket and the TLS settings of every key.
 pub(crate) struct Dialler {
     endpoint: quinn::Endpoint,
-    configs: Vec<quinn::ClientConfig>,
+    configs: std::iter::Cycle<std::vec::IntoIter<quinn::ClientConfig>>,
     server: SocketAddr,
-    next: usize,
 }
 
 impl Dialler {
@@ -45,25 +49,25 @@ impl Dialler {
             config.transport_config(Arc::clone(&quic));
             Ok(config)
         };
-        let configs = server.keys.iter().map(config).collect::<Result<_, Failure>>()?;
+        let configs = server.keys.iter().map(config).collect::<Result<Vec<_>, Failure>>()?;
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
-        Ok(Self { endpoint, configs, server: server.addr, next: 0 })
+        Ok(Self { endpoint, configs: configs.into_iter().cycle(), server: server.addr })
     }
 
-    /// Closes all its connections and waits until the server has been told.
-    pub(crate) async fn finish(self) {
-        self.endpoint.close(0u32.into(), b"");
-        // No longer than that: what cannot be told is found by the idle timeout.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), self.endpoint.wait_idle()).await;
+    /// A connection with the next key in turn.
+    pub(crate) fn dial(&mut self) -> Result<quinn::Connecting, Failure> {
+        let config = self.configs.next().ok_or("there are no keys")?;
+        Ok(self.endpoint.connect_with(config, self.server, test_support::SERVER_NAME)?)
     }
 
-    /// Dials `count` times, some at a time, and begins something on each connection, which is given its number. Gives what
-    /// was begun, and how often that failed.
-    pub(crate) async fn dial_all<T, B>(
+    /// Dials `count` times, some at a time, and begins something on each connection, which is given its number. Says how
+    /// many there are of it, and how often that failed.
+    pub(crate) async fn begin<T, B>(
         &mut self,
+        name: &str,
         count: usize,
         begin: impl Fn(usize, quinn::Connecting) -> B,
-    ) -> (Vec<T>, u64)
+    ) -> Result<Vec<T>, Failure>
     where
         B: Future<Output = Result<T, Failure>>,
     {
@@ -72,55 +76,46 @@ impl Dialler {
             let connecting = self.dial();
             async move { begin(number, connecting?).await }
         });
-        let mut dials = std::pin::pin!(dials.buffer_unordered(DIALS_AT_A_TIME));
-        let (mut begun, mut refused) = (Vec::new(), 0);
-        while let Some(outcome) = dials.next().await {
-            match outcome {
-                Ok(one) => begun.push(one),
-                Err(failure) => {
-                    tracing::debug!(%failure, "refused");
-                    refused += 1;
-                }
-            }
-        }
-        (begun, refused)
+        let outcomes: Vec<_> = dials.buffer_unordered(DIALS_AT_A_TIME).collect().await;
+        let begun: Vec<T> = outcomes.into_iter().filter_map(Result::ok).collect();
+        tell(&[(name, begun.len() as u64), ("refused", (count - begun.len()) as u64)])?;
+        Ok(begun)
     }
 
-    /// A connection with the next key in turn.
-    pub(crate) fn dial(&mut self) -> Result<quinn::Connecting, Failure> {
-        let config = self.configs[self.next % self.configs.len()].clone();
-        self.next += 1;
-        Ok(self.endpoint.connect_with(config, self.server, test_support::SERVER_NAME)?)
+    /// Waits until it is enough, and says what has become of all. Then closes its connections.
+    pub(crate) async fn end<const N: usize>(
+        self,
+        figures: impl AsyncFnOnce() -> [(&'static str, u64); N],
+    ) -> Result<(), Failure> {
+        enough().await;
+        tell(&figures().await)?;
+        self.finish().await;
+        Ok(())
+    }
+
+    /// Closes all its connections and waits until the server has been told.
+    pub(crate) async fn finish(self) {
+        self.endpoint.close(0u32.into(), b"");
+        // No longer than that: what cannot be told is found by the idle timeout.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.endpoint.wait_idle()).await;
     }
 }
 
 /// Settings of a peer that never grows tired.
 pub(crate) fn patient() -> quinn::TransportConfig {
     let mut quic = quinn::TransportConfig::default();
-    quic.keep_alive_interval(Some(std::time::Duration::from_secs(5)))
-        .max_concurrent_bidi_streams(64u32.into());
+    quic.keep_alive_interval(Some(Duration::from_secs(5))).max_concurrent_bidi_streams(64u32.into());
     quic
 }
-
-/// The next call; ids are a peer's own.
-static NEXT_CALL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
 
 /// Calls `method` (SPEC 5.1, 5.2) and returns the answer's body; a fault is an error.
 pub(crate) async fn call(
     connection: &quinn::Connection,
     method: &str,
-    body: &[u8],
+    body: &impl Serialize,
 ) -> Result<Vec<u8>, Failure> {
-    let id = NEXT_CALL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut envelope = BytesMut::new();
-    envelope.put_u64_le(id);
-    put_bytes(&mut envelope, method.as_bytes());
-    envelope.put_u64_le(DEADLINE_MS);
-    put_bytes(&mut envelope, body);
-    let header = StreamHeader::new(StreamKind::RpcCall, envelope.len() as u64)?;
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all_chunks(&mut [Bytes::copy_from_slice(&header.encode()), envelope.freeze()]).await?;
-    send.finish()?;
+    send_envelope(&mut send, &(next(), method, DEADLINE_MS, &encode(body)?[..])).await?;
     let answer = recv.read_to_end(2 << 20).await?;
     match answer.get(HEAD..HEAD + 8 + 4 + 8) {
         Some(head) if head[8..12] == [0; 4] => Ok(answer[HEAD + 20..].to_vec()),
@@ -129,33 +124,15 @@ pub(crate) async fn call(
     }
 }
 
-/// A call that came in.
-#[derive(Debug)]
-pub(crate) struct Request {
-    pub(crate) id: u64,
-    pub(crate) method: String,
-    pub(crate) body: Bytes,
-}
-
-impl Request {
-    /// Reads an envelope (SPEC 5.2).
-    pub(crate) fn parse(envelope: Vec<u8>) -> Result<Self, Failure> {
-        let mut rest = Bytes::from(envelope);
-        let id = rest.try_get_u64_le()?;
-        let method = String::from_utf8(take_bytes(&mut rest)?.to_vec())?;
-        rest.try_get_u64_le()?; // Until when.
-        Ok(Self { id, method, body: take_bytes(&mut rest)? })
-    }
-
-    /// What it asks for: where it redeems a ticket, the call that comes with that (SPEC 5.12).
-    pub(crate) fn carried(self) -> Result<Self, Failure> {
-        if self.method != "ticket.redeem" {
-            return Ok(self);
-        }
-        let mut rest = self.body.get(16..).map(|rest| self.body.slice_ref(rest)).ok_or("a short secret")?;
-        let method = String::from_utf8(take_bytes(&mut rest)?.to_vec())?;
-        Ok(Self { id: self.id, method, body: take_bytes(&mut rest)? })
-    }
+/// Writes an envelope (SPEC 5.2) after its header, and ends the stream.
+pub(crate) async fn send_envelope(
+    send: &mut quinn::SendStream,
+    envelope: &impl Serialize,
+) -> Result<(), Failure> {
+    let envelope = encode(envelope)?;
+    let header = StreamHeader::new(StreamKind::RpcCall, envelope.len() as u64)?;
+    send.write_all_chunks(&mut [Bytes::copy_from_slice(&header.encode()), envelope]).await?;
+    Ok(send.finish()?)
 }
 
 /// The code of a fault (SPEC 5.13).
@@ -163,47 +140,13 @@ impl Request {
 #[error("fault {0}")]
 pub(crate) struct Fault(pub(crate) u8);
 
-/// A length and as many bytes (SPEC 5.2).
-pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u64_le(bytes.len() as u64);
-    out.put_slice(bytes);
-}
-
-/// The same, taken from the front.
-fn take_bytes(rest: &mut Bytes) -> Result<Bytes, Failure> {
-    let len = usize::try_from(rest.try_get_u64_le()?)?;
-    if rest.len() < len {
-        return Err("a call that is cut short".into());
-    }
-    Ok(rest.split_to(len))
-}
-
-/// Ids of transfers, each another one.
-pub(crate) fn transfer_id() -> TransferId {
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    let number = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&number.to_le_bytes());
-    // So that two runs against one server have no id in common.
-    id[8..12].copy_from_slice(&std::process::id().to_le_bytes());
-    TransferId::from_bytes(id)
-}
-
-/// Opens a fetch of `path` (SPEC 5.10) and its records stream, and reads the manifest to its end.
+/// Opens a fetch of the file `large` (SPEC 5.10) and its records stream, and reads the manifest to its end.
 pub(crate) async fn open_fetch(
     connection: &quinn::Connection,
-    path: &[u8],
 ) -> Result<(quinn::SendStream, quinn::RecvStream), Failure> {
-    let transfer = transfer_id();
-    let mut body = BytesMut::new();
-    body.put_slice(transfer.as_bytes());
-    put_bytes(&mut body, path);
-    body.put_u32_le(0); // No compression.
-    body.put_u8(0); // Any rate.
-    body.put_u8(DIGESTS);
-    body.put_slice(NO_FILTERS);
-    body.put_u8(0); // No invitation.
-    body.put_u8(0); // No attributes.
+    let (compression, rate, invitation, attributes) = (0_u32, 0_u8, 0_u8, 0_u8);
+    let transfer = *transfer_id().as_bytes();
+    let body = (transfer, "large", compression, rate, DIGESTS, NO_FILTERS, invitation, attributes);
     call(connection, "fetch.open", &body).await?;
     let (send, mut recv) = accept_records(connection).await?;
     let mut reader = RecordReader::<ProviderRecord>::new();
@@ -228,53 +171,29 @@ pub(crate) async fn accept_records(
     Ok((send, recv))
 }
 
-/// A push whose records stream is open.
-pub(crate) struct OpenedPush {
-    pub(crate) transfer: TransferId,
-    pub(crate) send: quinn::SendStream,
-    pub(crate) recv: quinn::RecvStream,
-    /// Whether the server waits to be offered chunks (SPEC 4.24).
-    pub(crate) is_invited: bool,
+/// Ids of transfers, each another one.
+pub(crate) fn transfer_id() -> TransferId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&next().to_le_bytes());
+    // So that two runs against one server have no id in common.
+    id[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    TransferId::from_bytes(id)
 }
 
-/// Opens a push (SPEC 5.5) below the root: of one file of so many bytes, or of a directory of unknown size.
-pub(crate) async fn open_push(
-    connection: &quinn::Connection,
-    name: &str,
-    file_len_bytes: Option<u64>,
-) -> Result<OpenedPush, Failure> {
-    let transfer = transfer_id();
-    let mut body = BytesMut::new();
-    body.put_slice(transfer.as_bytes());
-    put_bytes(&mut body, b"");
-    body.put_u32_le(u32::from(file_len_bytes.is_none())); // A file, or a directory.
-    put_bytes(&mut body, name.as_bytes());
-    body.put_slice(&[7; 32]); // Source
-    body.put_u8(u8::from(file_len_bytes.is_some())); // Total
-    if let Some(total_bytes) = file_len_bytes {
-        body.put_u64_le(total_bytes);
-    }
-    body.put_u32_le(0); // Nothing that exists is replaced,
-    body.put_u8(0); // or deleted.
-    body.put_u8(0); // Durable
-    body.put_u64_le(shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES);
-    body.put_u32_le(0); // Compression
-    body.put_u8(DIGESTS);
-    body.put_slice(NO_FILTERS);
-    body.put_u8(0); // No attributes.
-    let ready = call(connection, "push.open", &body).await?;
-    let (send, recv) = accept_records(connection).await?;
-    Ok(OpenedPush { transfer, send, recv, is_invited: ready.last() == Some(&1) })
+/// The next number of this process, for ids.
+fn next() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// No patterns, no list, no ignore files, any file system (SPEC 5.23).
-const NO_FILTERS: &[u8] = &[0; 11];
-
-/// Below the mark from which addresses have to be proven.
-const DIALS_AT_A_TIME: usize = 32;
+pub(crate) const NO_FILTERS: [u8; 11] = [0; 11];
 
 /// SHA-256 and BLAKE3 (SPEC 4.21).
 pub(crate) const DIGESTS: u8 = 3;
+
+/// Below the mark from which addresses have to be proven.
+const DIALS_AT_A_TIME: usize = 32;
 
 /// A stream's header.
 const HEAD: usize = 8;

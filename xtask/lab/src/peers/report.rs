@@ -2,9 +2,7 @@
 
 use std::io::Write as _;
 
-use tokio::io::AsyncReadExt as _;
-
-use crate::peers::Failure;
+use super::Failure;
 
 /// Prints one line of figures. The first one says that all peers are at work.
 pub(crate) fn tell(figures: &[(&str, u64)]) -> Result<(), Failure> {
@@ -16,9 +14,8 @@ pub(crate) fn tell(figures: &[(&str, u64)]) -> Result<(), Failure> {
 
 /// Waits for the end of standard input: then it is enough.
 pub(crate) async fn enough() {
-    let mut stdin = tokio::io::stdin();
-    let mut heard = [0; 64];
-    while let Ok(1..) = stdin.read(&mut heard).await {}
+    // However it ends.
+    let _ended = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
 }
 
 /// Takes `count` steps, each with its number, says so, and goes on until it is enough.
@@ -29,6 +26,7 @@ pub(crate) async fn flood(
 ) -> Result<(), Failure> {
     for number in 0..count {
         step(number).await?;
+        tokio::task::yield_now().await;
     }
     tell(&[(name, count)])?;
     let more = until_enough(async |more| step(count + more).await).await?;
@@ -47,6 +45,7 @@ pub(crate) async fn until_enough(
             () = &mut enough => return Ok(steps),
             stepped = step(steps) => stepped?,
         }
+        tokio::task::yield_now().await;
         steps += 1;
     }
 }

@@ -1,111 +1,128 @@
-//! Honest peers in large numbers or with much work.
+//! Peers that do what honest ones do: in large numbers, with much work, or without reading what they asked for.
 
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use shiplane_wire::{ReceiverRecord, Span};
 use tokio::task::JoinSet;
 
-use crate::peers::Failure;
-use crate::peers::peer::{Dialler, Server, call, open_fetch, patient};
-use crate::peers::report::{enough, tell};
+use super::Failure;
+use super::peer::{Dialler, Fault, Server, call, open_fetch, patient};
+use super::report::tell;
 
 /// `count` connections that do nothing, one key after another.
 pub(crate) async fn idle(server: &Server, count: usize) -> Result<(), Failure> {
     let mut dialler = Dialler::new(server, patient())?;
-    let (connections, refused) = dialler.dial_all(count, |_, connecting| admitted(connecting)).await;
-    tell(&[("connections", connections.len() as u64), ("refused", refused)])?;
-    enough().await;
-    let alive = connections.iter().filter(|(connection, _)| connection.close_reason().is_none()).count();
-    tell(&[("connections", alive as u64)])?;
-    dialler.finish().await;
-    Ok(())
+    // A stream proves that it is admitted.
+    let begin = |_, connecting: quinn::Connecting| async {
+        let connection = connecting.await?;
+        let first = connection.open_bi().await?;
+        Ok((connection, first))
+    };
+    let idle = dialler.begin("connections", count, begin).await?;
+    let is_alive = |(connection, _): &&(quinn::Connection, _)| connection.close_reason().is_none();
+    dialler.end(async || [("connections", idle.iter().filter(is_alive).count() as u64)]).await
 }
 
-/// A connection with the proof that it is admitted: a stream.
-async fn admitted(
-    connecting: quinn::Connecting,
-) -> Result<(quinn::Connection, (quinn::SendStream, quinn::RecvStream)), Failure> {
-    let connection = connecting.await?;
-    let first = connection.open_bi().await?;
-    Ok((connection, first))
-}
-
-/// `count` calls one after another on one connection, then 50 for each of 64 at a time.
+/// `count` calls one after another on one connection, then 50 times 64 at a time.
 pub(crate) async fn calls(server: &Server, count: usize) -> Result<(), Failure> {
     let mut dialler = Dialler::new(server, patient())?;
     let connection = dialler.dial()?.await?;
-    let started = Instant::now();
-    for _ in 0..count {
-        ask(&connection).await?;
-    }
-    let sequential_ms = started.elapsed().as_millis() as u64;
-    let started = Instant::now();
-    let callers = (0..AT_ONCE).map(|_| async {
-        for _ in 0..ROUNDS {
-            ask(&connection).await?;
-        }
-        Ok::<_, Failure>(())
-    });
-    futures::future::try_join_all(callers).await?;
-    let concurrent_ms = started.elapsed().as_millis() as u64;
-    let figures = [("sequential_ms", sequential_ms), ("concurrent_ms", concurrent_ms)];
-    tell(&figures)?;
-    enough().await;
-    tell(&[("answered", (count + AT_ONCE * ROUNDS) as u64)])?;
-    dialler.finish().await;
-    Ok(())
+    let ask_all = async |at_once: u64| {
+        futures::future::try_join_all((0..at_once).map(|_| ask(&connection))).await.map(drop)
+    };
+    timed(count, ask_all).await?;
+    dialler.end(async || [("answered", count as u64 + AT_ONCE * ROUNDS as u64)]).await
 }
 
 /// `count` chunks of one fetch one after another on one connection, then 50 times 64 that are wanted at once.
 pub(crate) async fn chunks(server: &Server, count: usize) -> Result<(), Failure> {
     let mut dialler = Dialler::new(server, patient())?;
     let connection = dialler.dial()?.await?;
-    let (mut send, recv) = open_fetch(&connection, b"large").await?;
+    let (mut send, mut recv) = open_fetch(&connection).await?;
     // The server says now and then that it lives.
-    let heard = tokio::spawn(drain(recv));
-    let started = Instant::now();
+    let heard = tokio::spawn(async move { while let Ok(Some(_)) = recv.read_chunk(4096, true).await {} });
     let mut next = 0;
-    for _ in 0..count {
-        take(&connection, &mut send, &mut next, 1).await?;
-    }
-    let sequential_ms = started.elapsed().as_millis() as u64;
-    let started = Instant::now();
-    for _ in 0..ROUNDS {
-        take(&connection, &mut send, &mut next, AT_ONCE as u64).await?;
-    }
-    let concurrent_ms = started.elapsed().as_millis() as u64;
-    tell(&[("sequential_ms", sequential_ms), ("concurrent_ms", concurrent_ms)])?;
-    enough().await;
+    let take_all = async |at_once: u64| {
+        let wanted = next..next + at_once;
+        next += at_once;
+        take(&connection, &mut send, wanted).await
+    };
+    timed(count, take_all).await?;
+    dialler.end(async || [("received", next)]).await?;
     heard.abort();
-    tell(&[("received", next)])?;
-    dialler.finish().await;
     Ok(())
 }
 
-async fn drain(mut recv: quinn::RecvStream) {
-    while let Ok(Some(_)) = recv.read_chunk(4096, true).await {}
+/// `count` connections, each with one fetch of the file `large` whose chunks it wants and does not read.
+pub(crate) async fn readers(server: &Server, count: usize) -> Result<(), Failure> {
+    let mut quic = patient();
+    // Enough for an answer and a manifest, and for the beginning of every chunk.
+    quic.stream_receive_window(STREAM_WINDOW_BYTES.into()).receive_window(CONNECTION_WINDOW_BYTES.into());
+    let mut dialler = Dialler::new(server, quic)?;
+    let begin = |_, connecting: quinn::Connecting| async {
+        let connection = connecting.await?;
+        let (mut send, recv) = open_fetch(&connection).await?;
+        want(&mut send, 0..SPANS, LONG_CHUNK_BYTES).await?;
+        Ok((connection, send, recv))
+    };
+    let mut stalled = dialler.begin("stalled", count, begin).await?;
+    let given_up = async || {
+        let mut given_up = 0;
+        for (_, _, recv) in &mut stalled {
+            // The server gives up a transfer by ending its records stream.
+            let ended = async { while let Ok(Some(_)) = recv.read_chunk(4096, true).await {} };
+            given_up += u64::from(tokio::time::timeout(Duration::ZERO, ended).await.is_ok());
+        }
+        [("given_up", given_up)]
+    };
+    dialler.end(given_up).await
 }
 
-/// Wants the next `count` chunks, takes them as they come, and answers each (SPEC 3.4).
+/// Takes `count` steps of one thing each, then 50 of 64 things at a time, and says how long that took.
+async fn timed(count: usize, mut step: impl AsyncFnMut(u64) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut figures = Vec::new();
+    for (name, steps, at_once) in [("sequential_ms", count, 1), ("concurrent_ms", ROUNDS, AT_ONCE)] {
+        let started = Instant::now();
+        for _ in 0..steps {
+            step(at_once).await?;
+        }
+        figures.push((name, started.elapsed().as_millis() as u64));
+    }
+    tell(&figures)
+}
+
+/// A call that is answered by a fault, for there is no such push: what it takes is the way there and back.
+async fn ask(connection: &quinn::Connection) -> Result<(), Failure> {
+    let settle = ([0_u8; 16], 0_u8);
+    match call(connection, "push.settle", &settle).await {
+        Err(failure) if failure.is::<Fault>() => Ok(()),
+        Err(failure) => Err(failure),
+        Ok(_) => Err("a push that was never begun was settled".into()),
+    }
+}
+
+/// Wants chunks of that length: of the same few spans again and again.
+async fn want(records: &mut quinn::SendStream, chunks: Range<u64>, len_bytes: u64) -> Result<(), Failure> {
+    let mut wants = BytesMut::new();
+    for index in chunks {
+        let span = Span { entry: 0, offset_bytes: index % SPANS * len_bytes, len_bytes };
+        ReceiverRecord::WantChunk { index, spans: vec![span] }.encode(&mut wants)?;
+    }
+    Ok(records.write_all(&wants).await?)
+}
+
+/// Wants chunks, takes them as they come, and answers each (SPEC 3.4).
 async fn take(
     connection: &quinn::Connection,
     records: &mut quinn::SendStream,
-    next: &mut u64,
-    count: u64,
+    chunks: Range<u64>,
 ) -> Result<(), Failure> {
-    let mut wants = BytesMut::new();
-    for index in *next..*next + count {
-        // The same few KiB again and again: it is about streams.
-        let span =
-            Span { entry: 0, offset_bytes: index % 1024 * SMALL_CHUNK_BYTES, len_bytes: SMALL_CHUNK_BYTES };
-        ReceiverRecord::WantChunk { index, spans: vec![span] }.encode(&mut wants)?;
-    }
-    *next += count;
-    records.write_all(&wants).await?;
+    want(records, chunks.clone(), SMALL_CHUNK_BYTES).await?;
     // Tasks, as the server sends no more before some are answered.
     let mut taken = JoinSet::new();
-    for _ in 0..count {
+    for _ in chunks {
         let (mut send, mut recv) = connection.accept_bi().await?;
         taken.spawn(async move {
             let frame = recv.read_to_end(FRAME_LIMIT_BYTES).await?;
@@ -122,23 +139,22 @@ async fn take(
     Ok(())
 }
 
-/// A call that is answered by a fault, for there is no such push: what it takes is the way there and back.
-async fn ask(connection: &quinn::Connection) -> Result<(), Failure> {
-    let settle = [0; 16 + 1];
-    match call(connection, "push.settle", &settle).await {
-        Err(failure) if failure.is::<crate::peers::peer::Fault>() => Ok(()),
-        Err(failure) => Err(failure),
-        Ok(_) => Err("a push that was never begun was settled".into()),
-    }
-}
-
 /// Calls or chunks, and how often.
-const AT_ONCE: usize = 64;
+const AT_ONCE: u64 = 64;
 const ROUNDS: usize = 50;
 
+/// More than the server sends at a time.
+const SPANS: u64 = 64;
+
 const SMALL_CHUNK_BYTES: u64 = 4096;
+
+/// What an honest receiver asks for.
+const LONG_CHUNK_BYTES: u64 = 512 << 10;
 
 /// Header and tag of a chunk's stream (SPEC 2.2).
 const TAG_BYTES: usize = 8 + 24;
 
 const FRAME_LIMIT_BYTES: usize = 64 << 10;
+
+const STREAM_WINDOW_BYTES: u32 = 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024;

@@ -26,7 +26,7 @@ pub(super) struct Provider {
     sent_bytes: u64,
     admitted_bytes: u64,
     /// Whether the victim waits to be offered chunks (SPEC 4.24).
-    pub(super) is_invited: bool,
+    is_invited: bool,
     /// Told once a lie that goes on by itself does so.
     pub(super) goes_on: Option<mpsc::Sender<()>>,
 }
@@ -35,21 +35,22 @@ impl Provider {
     pub(super) fn new(
         connection: quinn::Connection,
         transfer: TransferId,
-        send: quinn::SendStream,
-        recv: quinn::RecvStream,
+        (send, recv): (quinn::SendStream, quinn::RecvStream),
+        is_invited: bool,
     ) -> Self {
-        let (reader, admitted_bytes) = (RecordReader::new(), limits::FIRST_ENTRY_BYTES);
+        let (reader, only, goes_on) = (RecordReader::new(), None, None);
+        let (sent_bytes, admitted_bytes) = (0, limits::FIRST_ENTRY_BYTES);
         Self {
             connection,
             transfer,
             send,
             recv,
             reader,
-            only: None,
-            sent_bytes: 0,
+            only,
+            sent_bytes,
             admitted_bytes,
-            is_invited: false,
-            goes_on: None,
+            is_invited,
+            goes_on,
         }
     }
 
@@ -154,9 +155,7 @@ impl Provider {
     /// Entries that `make` makes of their paths.
     async fn endless(&mut self, make: impl Fn(&[u8]) -> Result<Entry, Failure>) -> Result<(), Failure> {
         for number in 0_u64.. {
-            if number == ENTRIES_BEFORE_IT_GOES_ON {
-                self.goes_on();
-            }
+            self.goes_on_from(number);
             self.list(make(format!("{number}").as_bytes())?).await?;
         }
         Ok(())
@@ -178,12 +177,10 @@ impl Provider {
 
     async fn endless_skipped(&mut self) -> Result<(), Failure> {
         let path = EscapedPath::new(&[1; limits::MAX_PATH_LEN_BYTES]);
+        let record = ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path };
         for number in 0_u64.. {
-            if number == ENTRIES_BEFORE_IT_GOES_ON {
-                self.goes_on();
-            }
-            let path = path.clone();
-            self.say(&[ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path }]).await?;
+            self.goes_on_from(number);
+            self.say(std::slice::from_ref(&record)).await?;
         }
         Ok(())
     }
@@ -208,12 +205,8 @@ impl Provider {
         let mut lanes = tokio::task::JoinSet::new();
         while let Some((tag, len_bytes)) = self.want().await? {
             self.goes_on();
-            lanes.spawn(part_chunk(
-                self.connection.clone(),
-                tag,
-                [len_bytes, len_bytes / 100 * percent],
-                then_every,
-            ));
+            let lens_bytes = [len_bytes, len_bytes / 100 * percent];
+            lanes.spawn(part_chunk(self.connection.clone(), tag, lens_bytes, then_every));
         }
         Ok(())
     }
@@ -259,6 +252,13 @@ impl Provider {
                 }
                 self.say(&[ProviderRecord::Signatures(part)]).await?;
             }
+        }
+    }
+
+    /// An endless list goes on once the victim is at work on it.
+    fn goes_on_from(&mut self, number: u64) {
+        if number == ENTRIES_BEFORE_IT_GOES_ON {
+            self.goes_on();
         }
     }
 

@@ -1,23 +1,25 @@
 //! Lying pushes to `shiplane serve --writable`.
 
 use std::net::SocketAddr;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut as _, BytesMut};
 use shiplane_access::internals::Ticket;
 use shiplane_transport::Identity;
+use tokio_util::sync::DropGuard;
 
-use super::Lie;
 use super::provider::Provider;
+use super::{Lie, in_background, runtime};
 use crate::peers::Failure;
-use crate::peers::peer::{Dialler, OpenedPush, Server, call, open_push, patient, put_bytes};
+use crate::peers::peer::{DIGESTS, Dialler, NO_FILTERS, Server, accept_records, call, patient, transfer_id};
 use crate::peers::report::{enough, tell};
 
 /// One push of the owner of a ticket, on a thread of its own. It is broken off when dropped.
 #[derive(Debug)]
 pub struct LyingPusher {
-    runtime: Option<tokio::runtime::Runtime>,
-    push: tokio::task::JoinHandle<Result<(), Failure>>,
+    /// Disconnected once the push has ended.
+    under_way: mpsc::Receiver<()>,
+    _end: DropGuard,
 }
 
 impl LyingPusher {
@@ -28,36 +30,32 @@ impl LyingPusher {
     pub fn start(ticket: &str, lie: Lie, entries: u32) -> Result<Self, Failure> {
         let ticket: Ticket = ticket.parse()?;
         let addr: SocketAddr = ticket.at().to_string().parse()?;
-        let keys = vec![Identity::generate()?];
-        let server = Server { addr, id: ticket.server(), keys };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let push = runtime.block_on(async {
+        let server = Server { addr, id: ticket.server(), keys: vec![Identity::generate()?] };
+        let secret: [u8; 16] = data_encoding::BASE64URL_NOPAD
+            .decode(ticket.secret().to_text().as_bytes())?
+            .try_into()
+            .map_err(|_| "a secret of another length")?;
+        let runtime = runtime()?;
+        let (dialler, provider) = runtime.block_on(async {
             let mut dialler = Dialler::new(&server, patient())?;
             let connection = dialler.dial()?.await?;
-            call(&connection, "ticket.redeem", &redeem_body(&ticket)?).await?;
-            let provider = begin(&connection, 0).await?;
-            let push = tokio::spawn(async move {
-                // The socket lives as long as the push.
-                let _dialler = dialler;
-                provider.tell(lie, entries).await
-            });
-            Ok::<_, Failure>(push)
+            // It carries no other call (SPEC 5.12).
+            call(&connection, "ticket.redeem", &(secret, "", "")).await?;
+            Ok::<_, Failure>((dialler, begin(&connection, 0).await?))
         })?;
-        Ok(Self { runtime: Some(runtime), push })
+        let (ended, under_way) = mpsc::channel();
+        let push = async move {
+            // They live as long as the push.
+            let (_ended, _dialler) = (ended, dialler);
+            // However it ends, the server has ended it.
+            let _told = provider.tell(lie, entries).await;
+        };
+        Ok(Self { under_way, _end: in_background(runtime, push) })
     }
 
     /// Waits until the server has ended the push; whether it has within `limit`.
     pub fn ends_within(&mut self, limit: Duration) -> bool {
-        let Self { runtime: Some(runtime), push } = self else { return true };
-        runtime.block_on(async { tokio::time::timeout(limit, push).await.is_ok() })
-    }
-}
-
-impl Drop for LyingPusher {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.under_way.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Disconnected)
     }
 }
 
@@ -68,12 +66,11 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
         let begun = async { begin(&connecting.await?, number).await };
         Ok((lies[number % lies.len()], tokio::time::timeout(BEGIN_LIMIT, begun).await??))
     };
-    let (providers, refused) = dialler.dial_all(count, begun).await;
+    let providers = dialler.begin("pushes", count, begun).await?;
     let mut pushes = tokio::task::JoinSet::new();
     for (lie, provider) in providers {
         pushes.spawn(provider.tell(lie, entries));
     }
-    tell(&[("pushes", pushes.len() as u64), ("refused", refused)])?;
     let began = Instant::now();
     let mut enough = std::pin::pin!(enough());
     loop {
@@ -91,22 +88,20 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
     Ok(())
 }
 
-/// Opens a push of a directory and waits for its stream of records.
+/// Opens a push (SPEC 5.5) of a directory of unknown size, and waits for its stream of records.
 async fn begin(connection: &quinn::Connection, number: usize) -> Result<Provider, Failure> {
-    let name = format!("lie-{number:04}-{}", std::process::id());
-    let OpenedPush { transfer, send, recv, is_invited } = open_push(connection, &name, None).await?;
-    let mut provider = Provider::new(connection.clone(), transfer, send, recv);
-    provider.is_invited = is_invited;
-    Ok(provider)
-}
-
-/// The body of `ticket.redeem` (SPEC 5.12, 6.1), which carries no other call.
-fn redeem_body(ticket: &Ticket) -> Result<BytesMut, Failure> {
-    let mut body = BytesMut::new();
-    body.put_slice(&data_encoding::BASE64URL_NOPAD.decode(ticket.secret().to_text().as_bytes())?);
-    put_bytes(&mut body, b"");
-    put_bytes(&mut body, b"");
-    Ok(body)
+    let transfer = transfer_id();
+    let directory = (1_u32, format!("lie-{number:04}-{}", std::process::id()));
+    let (path, source, total, existing, delete, durable) = ("", [7_u8; 32], 0_u8, 0_u32, 0_u8, 0_u8);
+    let chunk_len_bytes = shiplane_wire::limits::DEFAULT_PAYLOAD_CHUNK_LEN_BYTES;
+    let (compression, attributes) = (0_u32, 0_u8);
+    let head = (*transfer.as_bytes(), path, directory, source, total, existing, delete, durable);
+    let body = (head, chunk_len_bytes, compression, DIGESTS, NO_FILTERS, attributes);
+    let ready = call(connection, "push.open", &body).await?;
+    let records = accept_records(connection).await?;
+    // Whether the server waits to be offered chunks (SPEC 4.24).
+    let is_invited = ready.last() == Some(&1);
+    Ok(Provider::new(connection.clone(), transfer, records, is_invited))
 }
 
 /// Far longer than a server takes to open a push.

@@ -4,22 +4,23 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use shiplane_access::internals::{Ticket, TicketSecret};
+use shiplane_rpc::internals::{decode, encode};
 use shiplane_transport::{Admission, Identity, Trust, test_support};
-use shiplane_wire::{Opened, OpeningReader, StreamHeader, StreamKind, TransferId, records_opening};
+use shiplane_wire::{Opened, OpeningReader, TransferId, records_opening};
+use tokio_util::sync::DropGuard;
 
-use super::Lie;
 use super::provider::Provider;
+use super::{Lie, in_background, runtime};
 use crate::peers::Failure;
-use crate::peers::peer::{Request, patient, put_bytes};
+use crate::peers::peer::{patient, send_envelope};
 
 /// A lying server on a thread of its own. It ends when dropped.
 #[derive(Debug)]
 pub struct LyingServer {
     ticket: String,
     goes_on: mpsc::Receiver<()>,
-    runtime: Option<tokio::runtime::Runtime>,
+    _end: DropGuard,
 }
 
 impl LyingServer {
@@ -28,7 +29,7 @@ impl LyingServer {
     /// # Errors
     /// When there is no socket, no thread or no randomness.
     pub fn start(lie: Lie, entries: u32) -> Result<Self, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let runtime = runtime()?;
         let (goes_on, heard) = mpsc::channel();
         let identity = Identity::generate()?;
         let trust = Trust::ask(|_| Admission::Trusted);
@@ -40,8 +41,8 @@ impl LyingServer {
         };
         let at = endpoint.local_addr()?.to_string().parse()?;
         let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?).to_string();
-        runtime.spawn(serve(endpoint, Telling { lie, entries, goes_on }));
-        Ok(Self { ticket, goes_on: heard, runtime: Some(runtime) })
+        let serving = serve(endpoint, Telling { lie, entries, goes_on });
+        Ok(Self { ticket, goes_on: heard, _end: in_background(runtime, serving) })
     }
 
     /// What `shiplane get` takes for a source.
@@ -55,14 +56,6 @@ impl LyingServer {
     #[must_use]
     pub fn goes_on_within(&self, limit: Duration) -> bool {
         self.goes_on.recv_timeout(limit).is_ok()
-    }
-}
-
-impl Drop for LyingServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -112,9 +105,9 @@ async fn answer(
     let Some((transfer, is_invited)) = answer_call(send, recv, lie).await? else { return Ok(()) };
     let (mut send, recv) = connection.open_bi().await?;
     send.write_all(&records_opening(transfer)).await?;
-    let mut provider = Provider::new(connection, transfer, send, recv);
-    provider.only = (lie == Lie::HugeStream).then_some("huge");
-    (provider.is_invited, provider.goes_on) = (is_invited, Some(goes_on));
+    let mut provider = Provider::new(connection, transfer, (send, recv), is_invited);
+    provider.only = (lie == Lie::HugeStream).then_some(HUGE);
+    provider.goes_on = Some(goes_on);
     provider.tell(lie, entries).await
 }
 
@@ -124,53 +117,39 @@ async fn answer_call(
     mut recv: quinn::RecvStream,
     lie: Lie,
 ) -> Result<Option<(TransferId, bool)>, Failure> {
-    let request = Request::parse(recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?)?.carried()?;
-    let (body, asked) = match request.method.as_str() {
-        "" => (Bytes::new(), None),
-        "fetch.open" if lie != Lie::Mute => (opened(lie), Some(asked_for(&request.body)?)),
+    let envelope = recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?;
+    let (id, mut method, _until, mut body): (u64, String, u64, Vec<u8>) = decode(&envelope)?;
+    if method == "ticket.redeem" {
+        // It carries another call (SPEC 5.12).
+        let (_secret, carried, its_body): ([u8; 16], String, Vec<u8>) = decode(&body)?;
+        (method, body) = (carried, its_body);
+    }
+    let (answer, asked) = match method.as_str() {
+        "" => (encode(&())?, None),
+        "fetch.open" if lie != Lie::Mute => {
+            let transfer = body.first_chunk().ok_or("a fetch without an id")?;
+            // Whether it invites (SPEC 5.10).
+            let is_invited = body.iter().nth_back(1) == Some(&1);
+            let answer = match lie {
+                Lie::HugeStream => encode(&(FILE, HUGE, BLAKE3))?,
+                _ => encode(&(SERVED, BLAKE3))?,
+            };
+            (answer, Some((TransferId::from_bytes(*transfer), is_invited)))
+        }
         _ => return std::future::pending().await,
     };
-    let mut envelope = BytesMut::new();
-    envelope.put_u64_le(request.id);
-    envelope.put_u32_le(0); // An answer, no fault.
-    put_bytes(&mut envelope, &body);
-    let header = StreamHeader::new(StreamKind::RpcCall, envelope.len() as u64)?;
-    send.write_all_chunks(&mut [Bytes::copy_from_slice(&header.encode()), envelope.freeze()]).await?;
-    send.finish()?;
+    let is_fault = 0_u32;
+    send_envelope(&mut send, &(id, is_fault, &answer[..])).await?;
     Ok(asked)
 }
 
-/// The transfer of a `fetch.open`, and whether it invites (SPEC 5.10).
-fn asked_for(body: &[u8]) -> Result<(TransferId, bool), Failure> {
-    let id = body.first_chunk().ok_or("a fetch without an id")?;
-    Ok((TransferId::from_bytes(*id), body.iter().nth_back(1) == Some(&1)))
-}
+/// What a fetch gets (SPEC 5.10): one file of this name, or what is served.
+const FILE: u32 = 0;
+const HUGE: &str = "huge";
+const SERVED: u32 = 2;
 
-/// The answer to `fetch.open` (SPEC 5.10): what is served, or one file.
-fn opened(lie: Lie) -> Bytes {
-    let mut body = BytesMut::new();
-    if lie == Lie::HugeStream {
-        body.put_u32_le(0);
-        put_bytes(&mut body, b"huge");
-    } else {
-        body.put_u32_le(2);
-    }
-    body.put_u8(2); // BLAKE3, which everybody offers unless told otherwise.
-    body.freeze()
-}
+/// Everybody offers it unless told otherwise.
+const BLAKE3: u8 = 2;
 
 /// No request of a `get` is as long.
 const MAX_REQUEST_LEN_BYTES: usize = 64 << 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ticket_is_one_that_the_program_takes_and_the_server_ends_when_dropped() {
-        let server = LyingServer::start(Lie::HugeFile, 0).unwrap();
-        let ticket: Ticket = server.ticket().parse().unwrap();
-        assert!(ticket.at().iter().all(|at| at.port != 0));
-        drop(server);
-    }
-}

@@ -2,15 +2,15 @@
 //! goes. After each: under every name the old file or the new one, whole; and the next run finishes the work. And what
 //! has to be sent again over a slow link.
 
-mod bulk;
 mod calls;
 mod data;
 mod errno;
-mod fixture;
+mod mishap;
 mod points;
 mod power;
 mod random;
 mod trace;
+mod traced;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,9 +21,7 @@ use xtask::driver::Shiplane;
 use xtask::scratch::Scratch;
 use xtask::units;
 
-use self::fixture::Fixture;
 use self::random::Victim;
-use self::trace::Fault;
 use crate::measure::slow;
 use crate::run::Missing;
 
@@ -72,7 +70,7 @@ enum Series {
 
 /// Why nothing can be traced here, if that is so.
 fn missing() -> Option<String> {
-    let traced = trace::start(&Command::new("true"), Path::new("/"), Fault::None);
+    let traced = trace::start(&Command::new("true"), Path::new("/"), None);
     traced.and_then(|(running, _)| running.wait(TRACED_LIMIT)).err().map(|failure| format!("{failure:#}"))
 }
 
@@ -92,7 +90,7 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
     let is_on = |series| args.only.is_none_or(|only| only == series);
     let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
     if is_on(Series::Points) || is_on(Series::Errno) {
-        let fixture = Fixture::new(shiplane, &scratch).context("cannot prepare")?;
+        let fixture = data::fixture(shiplane, &scratch).context("cannot prepare")?;
         if is_on(Series::Points) {
             timed(rows, || points::run(&fixture, args.short))?;
         }
@@ -100,17 +98,14 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
             timed(rows, || errno::run(&fixture, args.short))?;
         }
     }
+    let few = |count: u64| if args.short { count.min(SHORT_COUNT) } else { count };
     if is_on(Series::Random) {
-        let kills = if args.short { args.kills.min(SHORT_KILLS) } else { args.kills };
-        timed(rows, || random::run(shiplane, kills, args.victim, args.seed))?;
+        timed(rows, || random::run(shiplane, few(args.kills), args.victim, args.seed))?;
     }
     if is_on(Series::Power) {
         match power::missing() {
             Some(why) => println!("power cuts are left out: {why}"),
-            None => {
-                let cuts = if args.short { args.cuts.min(SHORT_CUTS) } else { args.cuts };
-                timed(rows, || power::run(shiplane, cuts, args.seed))?;
-            }
+            None => timed(rows, || power::run(shiplane, few(args.cuts), args.seed))?,
         }
     }
     if is_on(Series::Slow) {
@@ -138,6 +133,5 @@ const KILLS: u64 = 500;
 
 const CUTS: u64 = 100;
 
-const SHORT_KILLS: u64 = 3;
-
-const SHORT_CUTS: u64 = 3;
+/// Of kills and of cuts.
+const SHORT_COUNT: u64 = 3;

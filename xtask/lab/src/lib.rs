@@ -1,12 +1,13 @@
 //! The long programmes of `cargo xtask`, which builds and runs this: `sim | crash | races | load | soak | wan | bench`.
 //!
 //! They share xtask's library (child processes, the driver of the program, data sets, comparison of trees), and here
-//! `stats` (a process from outside) and `suspend`. Other tests use peers that lie ([`peers`]) and the simulation ([`sim`]).
+//! `fixture` (two sides of a transfer), `stats` (a process from outside) and `suspend`. Other tests use peers that lie ([`peers`]) and the simulation ([`sim`]).
 
 #![cfg(target_os = "linux")]
 
 #[cfg(target_arch = "x86_64")]
 mod crash;
+mod fixture;
 mod load;
 mod measure;
 mod netns;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -14,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use walkdir::WalkDir;
-use xtask::driver::{ANY_PORT, Server, Shiplane, Verb, last_error};
-use xtask::process::{Ended, Running};
+use xtask::driver::{ANY_PORT, Shiplane, last_error};
 use xtask::scratch::Scratch;
 use xtask::{interrupt, tree, units};
+
+use crate::fixture::{Fixture, LIMIT, OURS, Role, THEIRS, TREE, expect_end};
 
 /// The arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,62 +40,44 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let race = Race::new(&shiplane, &scratch)?;
     let mut rows = vec![units::row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
     let mut swaps = 0;
-    for role in Role::ALL {
-        let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(Role::ALL.len() as u64);
-        let totals = race.series(role, share).with_context(|| role.name())?;
+    for (name, role, place) in PLACES {
+        let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(PLACES.len() as u64);
+        println!("swapping links into {name}");
+        let totals = race.series(role, place, share).context(name)?;
         swaps += totals.swaps;
-        let [runs, well, refused] =
-            [totals.well + totals.refused, totals.well, totals.refused].map(units::count);
-        rows.push(units::row([role.name(), &runs, &well, &refused, &units::count(totals.swaps)]));
+        let [runs, well, refused, swaps] =
+            [totals.runs, totals.well, totals.runs - totals.well, totals.swaps].map(units::count);
+        rows.push(units::row([name, &runs, &well, &refused, &swaps]));
     }
     println!("\n{}", units::table(&rows));
     println!("{} swaps: nothing outside has changed, and nothing from there was sent.", units::count(swaps));
     Ok(())
 }
 
-/// Where the directory is that is exchanged.
+/// In which tree of the fixture the directory is that is exchanged.
+const PLACES: [(&str, Role, Place); 4] = [
+    ("what `get` writes", Role::Get, Place::Received(OURS)),
+    ("what `push` writes", Role::Push, Place::Received(THEIRS)),
+    ("what `sync` writes", Role::SyncAsked, Place::Received(THEIRS)),
+    ("what is served", Role::Get, Place::Served),
+];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Get,
-    Push,
-    Sync,
-    /// In what is sent.
+enum Place {
+    /// On this side.
+    Received(&'static str),
     Served,
-}
-
-impl Role {
-    const ALL: [Self; 4] = [Self::Get, Self::Push, Self::Sync, Self::Served];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Get => "what `get` writes",
-            Self::Push => "what `push` writes",
-            Self::Sync => "what `sync` writes",
-            Self::Served => "what is served",
-        }
-    }
-}
-
-impl Role {
-    fn verb(self) -> Verb {
-        match self {
-            Self::Get | Self::Served => Verb::Get,
-            Self::Push => Verb::Push,
-            Self::Sync => Verb::Sync,
-        }
-    }
 }
 
 #[derive(Default)]
 struct Totals {
+    runs: u64,
     well: u64,
-    refused: u64,
     swaps: u64,
 }
 
 struct Race<'a> {
-    shiplane: &'a Shiplane,
-    root: PathBuf,
+    fixture: Fixture<'a>,
     /// Of what is outside, as it must stay.
     outside: BTreeMap<PathBuf, Seen>,
 }
@@ -105,118 +87,70 @@ type Seen = ([i64; 7], Vec<u8>);
 
 impl<'a> Race<'a> {
     fn new(shiplane: &'a Shiplane, scratch: &Scratch) -> Result<Self> {
-        let root = scratch.path().to_path_buf();
-        write_files(&root.join("new").join(TREE), "new")?;
-        write_files(&root.join("old").join(TREE), "old and shorter or longer")?;
+        let fixture = Fixture::new(shiplane, scratch, None, |new, old| {
+            write_files(new, "new")?;
+            write_files(old, "old and shorter or longer")
+        })?;
+        // The two have never met: of each file both versions stay, on both sides.
+        tree::copy(&fixture.at("fresh"), &fixture.at("synced"))?;
+        tree::remove(&fixture.at("synced").join(OURS))?;
+        tree::copy(&fixture.at("new"), &fixture.at("synced").join(OURS))?;
         // The same names as in the directory that it takes the place of.
-        write_files(&root.join("outside"), "outside")?;
-        let outside = seen(&root.join("outside"))?;
-        for directory in ["client", "server", "run", "parking"] {
-            fs::create_dir(root.join(directory)).context("cannot make a directory")?;
-        }
-        symlink(root.join("outside").join(SWAPPED), root.join("parking/link")).context("cannot link")?;
-        Ok(Self { shiplane, root, outside })
+        write_files(&fixture.at("outside"), "outside")?;
+        symlink(fixture.at("outside").join(SWAPPED), fixture.at("link")).context("cannot link")?;
+        let outside = seen(&fixture.at("outside"))?;
+        Ok(Self { fixture, outside })
     }
 
-    fn series(&self, role: Role, swaps: u64) -> Result<Totals> {
-        println!("swapping links into {}", role.name());
+    fn series(&self, role: Role, place: Place, swaps: u64) -> Result<Totals> {
+        let fixture = &self.fixture;
+        let root = match place {
+            Place::Received(side) => fixture.run().join(side),
+            Place::Served => fixture.at("new"),
+        };
+        let (directory, link) = (root.join(TREE).join(SWAPPED), fixture.at("link"));
         let mut totals = Totals::default();
         let began = Instant::now();
         // Each of the paces has its turns.
         let runs = (swaps / SWAPS_A_RUN).clamp(PAUSES.len() as u64, MAX_RUNS);
-        while totals.swaps < swaps || totals.well + totals.refused < runs {
+        while totals.swaps < swaps || totals.runs < runs {
             interrupt::check()?;
             ensure!(began.elapsed() < SERIES_LIMIT, "only {} swaps in {:?}", totals.swaps, SERIES_LIMIT);
-            let round = totals.well + totals.refused;
-            self.reset()?;
-            let server = self.serve(role)?;
-            let swapper = Swapper::start(
-                &self.swapped(role),
-                &self.root.join("parking/link"),
-                PAUSES[round as usize % PAUSES.len()],
-            );
-            let ended = Running::heard(role.name(), &mut self.client(role, server.ticket()))?.wait(LIMIT);
+            fixture.reset(role)?;
+            let server = fixture.serve(role, ANY_PORT)?;
+            let swapper = Swapper::start(&directory, &link, PAUSES[totals.runs as usize % PAUSES.len()]);
+            let ended = fixture.start_client(role, server.ticket())?.wait(LIMIT);
             totals.swaps += swapper.stop()?;
-            let is_well = judge(&ended?)?;
-            totals.well += u64::from(is_well);
-            totals.refused += u64::from(!is_well);
-            self.expect_untouched(role)?;
+            // One that does not end well must say why.
+            let ended = expect_end(ended?, &[0, 1, 5, 6, 7, 9])?;
+            match ended.code {
+                Some(0) => totals.well += 1,
+                _ => drop(last_error(&ended.lines)?),
+            }
+            totals.runs += 1;
+            self.expect_untouched()?;
+            if place == Place::Served {
+                fixture.expect_old_or_new(role).context("what was sent")?;
+            }
             ensure!(!server.running().has_ended()?, "the server has ended");
             server.stop()?;
-            self.expect_untouched(role)?;
+            self.expect_untouched()?;
         }
-        println!(
-            "  {} runs, {} swaps, {}",
-            totals.well + totals.refused,
-            totals.swaps,
-            units::seconds(began.elapsed())
-        );
+        let time = units::seconds(began.elapsed());
+        println!("  {} runs, {} swaps, {time}", totals.runs, totals.swaps);
         Ok(totals)
     }
 
-    fn reset(&self) -> Result<()> {
-        let run = self.root.join("run");
-        tree::remove(&run)?;
-        for (from, to) in [("new", "sent"), ("old", "landing"), ("new", "ours")] {
-            tree::copy(&self.root.join(from), &run.join(to))?;
-        }
-        Ok(())
-    }
-
-    fn serve(&self, role: Role) -> Result<Server> {
-        let run = self.root.join("run");
-        let side = if role.verb() == Verb::Get { "sent" } else { "landing" };
-        let (root, home) = (run.join(side), self.root.join("server"));
-        let mut command = self.shiplane.serve_command(ANY_PORT, &root, &home, role.verb().access());
-        command.args((role.verb() != Verb::Get).then_some("--attributes"));
-        Server::start(&mut command)
-    }
-
-    fn client(&self, role: Role, ticket: &str) -> Command {
-        let run = self.root.join("run");
-        let local = match role.verb() {
-            Verb::Get => run.join("landing"),
-            Verb::Push => run.join("sent").join(TREE),
-            // The two have never met: of each file both versions stay, on both sides.
-            Verb::Sync => run.join("ours"),
-        };
-        let mut command = self.shiplane.client(role.verb(), &local, ticket, &self.root.join("client"));
-        command.args((role.verb() != Verb::Sync).then_some("--overwrite"));
-        command.args(["--json", "--attributes", "--chunk", "64K"]);
-        command
-    }
-
-    fn swapped(&self, role: Role) -> PathBuf {
-        let side = if role == Role::Served { "sent" } else { "landing" };
-        self.root.join("run").join(side).join(TREE).join(SWAPPED)
-    }
-
-    /// Outside all is as it was, and what has arrived is not from there.
-    fn expect_untouched(&self, role: Role) -> Result<()> {
-        let now = seen(&self.root.join("outside"))?;
+    /// Outside all is as it was.
+    fn expect_untouched(&self) -> Result<()> {
+        let now = seen(&self.fixture.at("outside"))?;
         if now != self.outside {
             let changed = now.iter().filter(|(path, seen)| self.outside.get(*path) != Some(*seen));
             let changed: Vec<_> = changed.map(|(path, _)| path).collect();
             bail!("outside, these have changed or are new: {changed:?}; {} were there", self.outside.len());
         }
-        if role == Role::Served {
-            let [landing, old, new] = ["run/landing", "old", "new"].map(|name| self.root.join(name));
-            tree::expect_old_or_new(&landing, &old, &new).context("what was sent")?;
-        }
         Ok(())
     }
-}
-
-/// Whether the run ended well. One that ended otherwise must say why.
-fn judge(ended: &Ended) -> Result<bool> {
-    ensure!(!ended.said.contains("panicked"), "it panicked: {}", ended.said);
-    match ended.code {
-        Some(0) => return Ok(true),
-        Some(1 | 5 | 6 | 7 | 9) => {}
-        code => bail!("it ended with {code:?}: {}", ended.said),
-    }
-    last_error(&ended.lines)?;
-    Ok(false)
 }
 
 /// Exchanges a directory with a link, over and over.
@@ -288,8 +222,6 @@ fn seen(root: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
     Ok(all)
 }
 
-const TREE: &str = "tree";
-
 /// In the tree.
 const SWAPPED: &str = "within";
 
@@ -309,9 +241,6 @@ const SWAPS_A_RUN: u64 = 250;
 
 /// Per place: more are not asked for.
 const MAX_RUNS: u64 = 100;
-
-/// Against a hang.
-const LIMIT: Duration = Duration::from_secs(600);
 
 /// Against a machine that swaps nothing.
 const SERIES_LIMIT: Duration = Duration::from_secs(1800);

@@ -1,16 +1,15 @@
 //! Each kind of call of the receiver fails in each way that a disk or a system has: the first one of the kind, the
 //! middle one and the last.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use xtask::driver::last_error;
 use xtask::{interrupt, units};
 
 use super::calls::{Call, Kind};
-use super::fixture::{First, Fixture, Role};
 use super::trace::Fault;
+use super::traced::{First, count, first, whole};
+use crate::fixture::{Fixture, Role};
 
 /// Lets every kind of call fail; `is_short`: each kind once or twice.
 pub(super) fn run(fixture: &Fixture<'_>, is_short: bool) -> Result<Vec<Vec<String>>> {
@@ -33,10 +32,7 @@ fn fail_each(
     is_short: bool,
     wrong: &mut Vec<String>,
 ) -> Result<Vec<String>> {
-    let whole = fixture.first(role, Fault::None)?;
-    ensure!(whole.client.code == Some(0), "undisturbed, it ended with {:?}", whole.client.code);
-    let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
-    whole.trace.calls.iter().for_each(|call| *kinds.entry(call.kind).or_default() += 1);
+    let kinds = count(whole(fixture, role)?.iter());
     let mut totals = Totals::default();
     for (number, (&kind, &count)) in kinds.iter().enumerate() {
         let mut places = vec![0, count / 2, count - 1];
@@ -55,19 +51,16 @@ fn fail_each(
             interrupt::check()?;
             totals.cases += 1;
             if let Err(failure) = fail(fixture, role, Failing { kind, place, errno }, &mut totals) {
-                println!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name());
-                wrong.push(format!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name()));
+                let case = format!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name());
+                println!("{case}");
+                wrong.push(case);
             }
         }
     }
-    Ok(units::row([
-        role.name(),
-        &units::count(kinds.len() as u64),
-        &units::count(totals.cases),
-        &units::count(totals.told),
-        &units::count(totals.nevertheless),
-        &units::count(totals.survived),
-    ]))
+    let Totals { cases, told, nevertheless, survived } = totals;
+    let [kinds, cases, told, nevertheless, survived] =
+        [kinds.len() as u64, cases, told, nevertheless, survived].map(units::count);
+    Ok(units::row([role.name(), &kinds, &cases, &told, &nevertheless, &survived]))
 }
 
 /// One case.
@@ -93,27 +86,24 @@ fn fail(fixture: &Fixture<'_>, role: Role, failing: Failing, totals: &mut Totals
     let Failing { kind, place, errno } = failing;
     // Threads take turns in other ways each time: the last call may have been the last but one.
     for nth in (place.saturating_sub(MISSES)..=place).rev() {
-        let first = fixture.first(role, Fault::Fail { kind, nth, errno })?;
+        let fault = Fault { kind: Some(kind), nth, errno: Some(errno) };
+        let first = first(fixture, role, Some(fault))?;
         let Some(call) = &first.trace.hit else { continue };
         let what = || format!("on {:?}", call.path.file_name().unwrap_or_default());
-        let outcome = judge(fixture, role, &first, call, errno).with_context(what)?;
+        let is_told = judge(fixture, role, &first, call, errno).with_context(what)?;
         fixture.second(role).with_context(what)?;
-        match outcome {
-            Outcome::Reported => totals.told += 1,
-            Outcome::Done if errno == Errno::EINTR => totals.survived += 1,
-            Outcome::Done => totals.nevertheless += 1,
-        }
+        *match (is_told, errno) {
+            (true, _) => &mut totals.told,
+            (false, Errno::EINTR) => &mut totals.survived,
+            (false, _) => &mut totals.nevertheless,
+        } += 1;
         return Ok(());
     }
     bail!("no run has come to that call")
 }
 
-enum Outcome {
-    Reported,
-    Done,
-}
-
-fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<Outcome> {
+/// Whether the run has ended with an error; else it has ended well.
+fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<bool> {
     let client = &first.client;
     for said in [&client.said, &first.receiver_said] {
         ensure!(!said.contains("panicked"), "it panicked: {said}");
@@ -128,7 +118,7 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
             Kind::Unlink => fixture.expect_old_or_new(role)?,
             _ => fixture.expect_done(role)?,
         }
-        return Ok(Outcome::Done);
+        return Ok(false);
     }
     fixture.expect_old_or_new(role)?;
     let mut message = match first.has_started {
@@ -144,7 +134,7 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
     ensure!(code == LEFT_OUT || codes.contains(&code), "it ended with {code}: {message}");
     let names_cause = cause(errno).iter().any(|cause| message.contains(cause));
     ensure!(names_cause, "the cause is not named: {code}, {message}");
-    Ok(Outcome::Reported)
+    Ok(true)
 }
 
 /// One of these must be in the message.

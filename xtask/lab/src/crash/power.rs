@@ -14,14 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use testlink::Rng;
-use xtask::dataset::Size;
-use xtask::driver::{ANY_PORT, Shiplane, Verb};
-use xtask::process::{self, Signal, find_program};
+use xtask::driver::{ANY_PORT, Shiplane};
+use xtask::process::{self, find_program};
 use xtask::scratch::Scratch;
-use xtask::units;
+use xtask::{tree, units};
 
-use super::bulk::{Bulk, Mishap, repeat};
+use super::mishap::{Transfers, repeat};
+use crate::fixture::Role;
 
 /// What this needs and this machine lacks.
 pub(super) fn missing() -> Option<&'static str> {
@@ -39,111 +38,89 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
     let scratch = Scratch::in_memory("shiplane-power-")?;
     scratch.expect_room(6 * IMAGE_LEN_BYTES)?;
     let site = scratch.directory("site")?;
-    let bulk = Bulk::new(shiplane, &scratch, &site, SIZE)?;
-    println!("cutting the power of receivers of {}", units::bytes(bulk.bytes()));
+    let run = site.join("run");
+    let transfers = Transfers::new(shiplane, &scratch, Some(&run), seed)?;
+    println!("cutting the power of receivers of {}", units::bytes(transfers.bytes));
     let [template, disk, cut] = ["template", "disk", "cut"].map(|name| scratch.path().join(name));
     fs::File::create(&template)?.set_len(IMAGE_LEN_BYTES).context("cannot make an image")?;
     command("mke2fs", |command| command.args(["-q", "-F", "-t", "ext4"]).arg(&template))?;
     {
         let _mounted = Mounted::new(&template, &site, "defaults")?;
-        bulk.fill_site()?;
+        tree::copy(&transfers.fixture.at("fresh"), &run)?;
     }
-    let mut series =
-        Power { bulk, site, template, disk, cut, noise: Rng::new(seed), totals: Totals::default() };
-    repeat(&mut series, cuts)?;
-    let Totals { under_way, told, again_bytes } = series.totals;
+    let mut power = Power { transfers, site, template, disk, cut, told: 0 };
+    repeat(&mut power, cuts, Power::measure, Power::cut)?;
+    let [under_way, again, of] = power.transfers.figures();
+    let told = units::count(power.told);
     Ok(vec![
         units::row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
-        units::row([
-            "ext4",
-            &units::count(cuts),
-            &units::count(under_way),
-            &units::count(told),
-            &units::bytes(again_bytes / under_way.max(1)),
-            &units::bytes(series.bulk.bytes()),
-        ]),
+        units::row(["ext4", &units::count(cuts), &under_way, &told, &again, &of]),
     ])
 }
 
 struct Power<'a> {
-    bulk: Bulk<'a>,
+    transfers: Transfers<'a>,
     site: PathBuf,
     template: PathBuf,
     disk: PathBuf,
     cut: PathBuf,
-    noise: Rng,
-    totals: Totals,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Totals {
-    /// The run had not said that it was done.
-    under_way: u64,
-    /// Files that it had said to be in their places.
+    /// Files that runs had said to be in their places.
     told: u64,
-    again_bytes: u64,
-}
-
-impl Mishap for Power<'_> {
-    fn measure(&mut self, verb: Verb) -> Result<Duration> {
-        copy_sparse(&self.template, &self.disk)?;
-        let _mounted = Mounted::new(&self.disk, &self.site, OPTIONS[0])?;
-        self.bulk.undisturbed(verb)
-    }
-
-    fn happen(&mut self, number: u64, verb: Verb, length: Duration) -> Result<()> {
-        let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
-        self.one(verb, options, length).with_context(|| format!("mounted with {options}"))
-    }
 }
 
 impl Power<'_> {
-    fn one(&mut self, verb: Verb, options: &str, length: Duration) -> Result<()> {
+    fn measure(&mut self, role: Role) -> Result<Duration> {
         copy_sparse(&self.template, &self.disk)?;
-        let told = {
+        let _mounted = Mounted::new(&self.disk, &self.site, OPTIONS[0])?;
+        self.transfers.measure(role)
+    }
+
+    fn cut(&mut self, number: u64, role: Role, length: Duration) -> Result<()> {
+        let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
+        self.cut_with(role, options, length).with_context(|| format!("mounted with {options}"))
+    }
+
+    fn cut_with(&mut self, role: Role, options: &str, length: Duration) -> Result<()> {
+        copy_sparse(&self.template, &self.disk)?;
+        let said = {
             let mounted = Mounted::new(&self.disk, &self.site, options)?;
-            let server = self.bulk.serve(verb, ANY_PORT)?;
-            let client = self.bulk.client(verb, server.ticket())?;
+            let server = self.transfers.fixture.serve(role, ANY_PORT)?;
+            let client = self.transfers.fixture.start_client(role, server.ticket())?;
             // A quarter longer, so that some have said that they are done.
-            let most_micros = (length * 5 / 4).as_micros() as u64 + 1;
-            std::thread::sleep(Duration::from_micros(self.noise.between(0, most_micros)));
-            let told = client.lines_until_now();
+            self.transfers.wait_within(length, 125);
+            let said = client.lines_until_now();
             mounted.cut_power()?;
             copy_sparse(&self.disk, &self.cut)?;
             client.kill()?;
-            server.end_by(Signal::Kill)?;
-            told
+            said
         };
         let _mounted = Mounted::new(&self.cut, &self.site, options)?;
-        self.bulk.expect_old_or_new()?;
-        let is_done = self.expect_kept(&told)?;
-        let server = self.bulk.serve(verb, ANY_PORT)?;
-        let sent = self.bulk.finish(verb, server.ticket())?;
-        server.end_by(Signal::Kill)?;
+        self.transfers.fixture.expect_old_or_new(role)?;
+        let is_done = self.expect_kept(role, &said)?;
+        let sent_bytes = self.transfers.fixture.second(role)?;
         if !is_done {
-            self.totals.under_way += 1;
-            self.totals.again_bytes += sent;
+            self.transfers.count(sent_bytes);
         }
         Ok(())
     }
 
     /// What the client had said before the cut must be true after it. Gives whether it had said that it is done.
-    fn expect_kept(&mut self, told: &[String]) -> Result<bool> {
+    fn expect_kept(&mut self, role: Role, said: &[String]) -> Result<bool> {
         let mut is_done = false;
-        for line in told {
+        for line in said {
             let event: Value = serde_json::from_str(line).with_context(|| format!("no event: {line:?}"))?;
             match event["event"].as_str() {
                 Some("file") if event["received"] == true => {
                     let path = event["path"].as_str().context("a file without a path")?;
                     // Names that are no text are escaped.
                     if path.is_ascii() && !path.contains('\\') {
-                        self.totals.told += 1;
-                        self.bulk.expect_arrived(Path::new(path))?;
+                        self.told += 1;
+                        self.transfers.fixture.expect_arrived(role, Path::new(path))?;
                     }
                 }
                 Some("done") => {
                     is_done = true;
-                    self.bulk.expect_done().context("it had said that it was done")?;
+                    self.transfers.fixture.expect_done(role).context("it had said that it was done")?;
                 }
                 _ => {}
             }
@@ -199,7 +176,5 @@ fn command(program: &str, fill: impl FnOnce(&mut Command) -> &mut Command) -> Re
 /// Commits of the journal every 5 s, every second, and with data that may come after its metadata.
 const OPTIONS: [&str; 3] = ["commit=5", "commit=1", "commit=1,data=writeback"];
 
-/// Fits the data set, what is replaced, and the journal.
+/// Fits the data set, what is replaced on either side, and the journal.
 const IMAGE_LEN_BYTES: u64 = 64 << 20;
-
-const SIZE: Size = Size { large_bytes: 8 << 20, small_files: 150, directories: 10 };

@@ -23,15 +23,15 @@ use xtask::process::{Ending, Exit, Running};
 
 use super::calls::{self, Call, Kind};
 
-/// What is to happen to the traced process.
+/// What is to happen to the traced process: a call that is not made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// Nothing: its calls are merely noted.
-    None,
-    /// SIGKILL in place of its file-changing call number `at`, from 0, whatever thread makes it.
-    Kill { at: usize },
-    /// Its call number `nth` of that kind, from 0, is not made and fails with `errno`.
-    Fail { kind: Kind, nth: usize, errno: Errno },
+pub(super) struct Fault {
+    /// Of these calls, whatever thread makes them; else of all that change files.
+    pub(super) kind: Option<Kind>,
+    /// Which of them, from 0.
+    pub(super) nth: usize,
+    /// It fails with that; else the process is killed (SIGKILL) in its place.
+    pub(super) errno: Option<Errno>,
 }
 
 /// What was seen.
@@ -46,8 +46,8 @@ pub(super) struct Trace {
 /// Where the trace of a process is found once that has ended.
 pub(super) type Traced = Arc<Mutex<Trace>>;
 
-/// Starts `command`. Of its calls, those on files beneath `watched` count.
-pub(super) fn start(command: &Command, watched: &Path, fault: Fault) -> Result<(Running, Traced)> {
+/// Starts `command`. Of its calls, those on files beneath `watched` count; without a fault they are merely noted.
+pub(super) fn start(command: &Command, watched: &Path, fault: Option<Fault>) -> Result<(Running, Traced)> {
     let mut held = held_back(command);
     let (tell, told) = mpsc::channel();
     let (trace, ending, watched) = (Traced::default(), Arc::<Ending>::default(), watched.to_path_buf());
@@ -98,18 +98,17 @@ fn held_back(command: &Command) -> Command {
 struct Tracer {
     leader: Pid,
     watched: PathBuf,
-    fault: Fault,
+    fault: Option<Fault>,
     /// Threads that are within a system call, and what it is to return if that is ours to say.
     within: HashMap<Pid, Option<Errno>>,
-    changes: usize,
-    of_kind: usize,
+    /// Calls that the fault might have befallen.
+    met: usize,
     trace: Trace,
 }
 
 impl Tracer {
-    fn new(leader: Pid, watched: PathBuf, fault: Fault) -> Self {
-        let trace = Trace::default();
-        Self { leader, watched, fault, within: HashMap::new(), changes: 0, of_kind: 0, trace }
+    fn new(leader: Pid, watched: PathBuf, fault: Option<Fault>) -> Self {
+        Self { leader, watched, fault, within: HashMap::new(), met: 0, trace: Trace::default() }
     }
 
     fn run(mut self, child: &mut Child) -> Result<(Exit, Trace)> {
@@ -157,8 +156,7 @@ impl Tracer {
         let failing = self.within.remove(&thread);
         // A thread may leave a call that it was not seen to enter.
         if stop.op != nix::libc::PTRACE_SYSCALL_INFO_ENTRY {
-            let failing = failing.flatten();
-            if let Some(errno) = failing {
+            if let Some(errno) = failing.flatten() {
                 let Ok(mut registers) = ptrace::getregs(thread) else { return Ok(()) };
                 registers.rax = (-(errno as i64)).cast_unsigned();
                 ptrace::setregs(thread, registers).context("cannot let a call fail")?;
@@ -171,47 +169,32 @@ impl Tracer {
         let call = call.filter(|call| call.path.starts_with(&self.watched));
         let mut failing = None;
         if let Some(call) = call {
-            let errno = self.fault_at(&call);
             self.trace.calls.push(call.clone());
-            match errno {
-                Some(Met::Kill) => {
-                    self.trace.hit = Some(call);
-                    kill(self.leader, Signal::SIGKILL).context("cannot kill a child")?;
+            if let Some(fault) = self.fault_at(&call) {
+                self.trace.hit = Some(call);
+                failing = fault.errno;
+                match fault.errno {
+                    None => kill(self.leader, Signal::SIGKILL).context("cannot kill a child")?,
+                    Some(_) => {
+                        // No system call has this number, so that the kernel does nothing.
+                        registers.orig_rax = u64::MAX;
+                        ptrace::setregs(thread, registers).context("cannot keep a call from being made")?;
+                    }
                 }
-                Some(Met::Fail(errno)) => {
-                    self.trace.hit = Some(call);
-                    // No system call has this number, so that the kernel does nothing.
-                    registers.orig_rax = u64::MAX;
-                    ptrace::setregs(thread, registers).context("cannot keep a call from being made")?;
-                    failing = Some(errno);
-                }
-                None => {}
             }
         }
         self.within.insert(thread, failing);
         Ok(())
     }
 
-    fn fault_at(&mut self, call: &Call) -> Option<Met> {
-        match self.fault {
-            Fault::None => None,
-            Fault::Kill { at } => {
-                let is_it = call.kind.is_change() && self.changes == at;
-                self.changes += usize::from(call.kind.is_change());
-                is_it.then_some(Met::Kill)
-            }
-            Fault::Fail { kind, nth, errno } => {
-                let is_it = call.kind == kind && self.of_kind == nth;
-                self.of_kind += usize::from(call.kind == kind);
-                is_it.then_some(Met::Fail(errno))
-            }
+    fn fault_at(&mut self, call: &Call) -> Option<Fault> {
+        let fault = self.fault?;
+        if !fault.kind.map_or(call.kind.is_change(), |kind| call.kind == kind) {
+            return None;
         }
+        self.met += 1;
+        (self.met == fault.nth + 1).then_some(fault)
     }
-}
-
-enum Met {
-    Kill,
-    Fail(Errno),
 }
 
 /// What a stopped thread sees: its memory and its open files.

@@ -13,9 +13,10 @@ mod scenarios;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use xtask::driver::{Access, Server, Shiplane, Verb};
 use xtask::process;
 use xtask::scratch::Scratch;
@@ -23,7 +24,7 @@ use xtask::{dataset, interrupt, tree, units};
 
 use self::peers::PeerProcess;
 pub(crate) use self::peers::command_to;
-use self::scenarios::{CAP_BYTES, SCENARIOS, Scenario};
+use self::scenarios::Scenario;
 use crate::stats::ProcessStats;
 
 /// The arguments.
@@ -42,49 +43,59 @@ pub(crate) struct Args {
 
 /// Runs them all and prints the tables; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).chain([HOSTILE]).collect();
+    let others = scenarios::others();
+    let names: Vec<_> = others.iter().map(|scenario| scenario.name.as_str()).chain([HOSTILE]).collect();
     if let Some(only) = args.only.as_deref().filter(|only| !names.contains(only)) {
         bail!("there is no scenario {only}; there are {}", names.join(", "));
     }
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
-    let mut wanted = if is_wanted(HOSTILE) { scenarios::hostile(args.short) } else { Vec::new() };
-    wanted.extend(SCENARIOS.into_iter().filter(|scenario| is_wanted(scenario.name)));
+    let is_hostile = is_wanted(HOSTILE);
+    let mut wanted = if is_hostile { scenarios::hostile(args.short) } else { Vec::new() };
+    wanted.extend(others.into_iter().filter(|scenario| is_wanted(&scenario.name)));
     let fixture = Fixture::set(args)?;
-    let (clients, servers) = std::thread::scope(|scope| {
-        let clients = is_wanted(HOSTILE).then(|| scope.spawn(|| clients::run(&fixture)));
-        let clients = || clients.map_or(Ok(Vec::new()), clients::joined);
+    let reports = std::thread::scope(|scope| {
+        let clients = is_hostile.then(|| scope.spawn(|| clients::run(&fixture)));
+        let clients = || clients.map(joined).transpose();
         // Side by side if there is no time: clients sleep for most of it, waiting for the other side's patience.
         if args.short {
-            let servers = fixture.play_all(&wanted);
-            (clients(), servers)
+            let servers = fixture.play_all(&wanted)?;
+            anyhow::Ok((clients()?, servers))
         } else {
-            (clients(), fixture.play_all(&wanted))
+            Ok((clients()?, fixture.play_all(&wanted)?))
         }
     });
-    let (clients, servers) = (clients?, servers?);
-    let mut failed = Vec::new();
-    if !clients.is_empty() {
-        let mut rows = vec![units::cells(clients::HEADING)];
-        for (victim, outcome) in &clients {
-            let verdict = outcome.verdict(victim);
-            rows.push(outcome.row(victim, &verdict));
-            failed.extend(verdict.err().map(|reason| format!("get, {}: {reason}", victim.lie.name())));
-        }
-        println!("\n{}\nbound {} for a client", units::table(&rows), units::bytes(CAP_BYTES));
-    }
-    let mut rows = vec![units::cells(HEADING)];
-    for (scenario, seen) in wanted.iter().zip(servers) {
-        let verdict = seen.as_ref().map_err(Clone::clone);
-        let verdict = verdict.and_then(|seen| seen.verdict(scenario, args.short));
-        rows.push(row(scenario, seen.as_ref().ok(), &verdict));
-        failed.extend(verdict.err().map(|reason| format!("{}: {reason}", scenario.name)));
-    }
-    println!("\n{}", units::table(&rows));
+    let (clients, servers) = reports?;
+    let failed = clients.iter().chain([&servers]).map(|report| {
+        println!("\n{}", units::table(&report.rows));
+        report.failed.clone()
+    });
+    let failed = failed.collect::<Vec<_>>().concat();
+    println!("a client may hold {}", units::bytes(scenarios::CAP_BYTES));
     println!("speed is that of an honest get beside the load ÷ without it");
-    match failed.is_empty() {
-        true => Ok(()),
-        false => bail!("{}", failed.join("; ")),
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
+}
+
+/// A table of what has become of each, and all that has failed.
+struct Report {
+    rows: Vec<Vec<String>>,
+    failed: Vec<String>,
+}
+
+impl Report {
+    fn new(heading: &str) -> Self {
+        Self { rows: vec![units::cells(heading)], failed: Vec::new() }
     }
+
+    fn add(&mut self, name: &str, verdict: Result<(), String>, cells: impl IntoIterator<Item = String>) {
+        let shown = if verdict.is_ok() { "passed" } else { "failed" };
+        self.rows.push(units::row([name, shown]).into_iter().chain(cells).collect());
+        self.failed.extend(verdict.err().map(|reason| format!("{name}: {reason}")));
+    }
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// What all scenarios share.
@@ -124,15 +135,20 @@ impl Fixture {
         Ok(Self { shiplane, scratch, file, keys, short: args.short })
     }
 
-    fn play_all(&self, scenarios: &[Scenario]) -> Result<Vec<Result<Seen, String>>> {
-        let play = |scenario: &Scenario| {
-            interrupt::check()?;
+    fn play_all(&self, scenarios: &[Scenario]) -> Result<Report> {
+        let mut report = Report::new(HEADING);
+        for scenario in scenarios {
             println!("  {}: {}", scenario.name, scenario.what);
             let seen = self.play(scenario);
             interrupt::check()?;
-            Ok(seen.map_err(|failure| format!("{failure:#}")))
-        };
-        scenarios.iter().map(play).collect()
+            match seen {
+                Ok(seen) => {
+                    report.add(&scenario.name, seen.verdict(scenario, self.short), seen.row(scenario))
+                }
+                Err(failure) => report.add(&scenario.name, Err(format!("{failure:#}")), []),
+            }
+        }
+        Ok(report)
     }
 
     fn play(&self, scenario: &Scenario) -> Result<Seen> {
@@ -151,9 +167,10 @@ impl Fixture {
     fn watch(&self, scenario: &Scenario, server: &Server) -> Result<Seen> {
         let alone = self.get(server)?;
         let before = ProcessStats::of(server.running().pid())?;
-        let count = if self.short { scenario.short_count } else { scenario.count };
+        let [count, short_count] = scenario.counts;
+        let count = if self.short { short_count } else { count };
         let mut command = command_to(scenario.kind, count, server, &self.keys)?;
-        command.args(scenario.lies.iter().flat_map(|lie| ["--lie", lie]));
+        command.args(scenario.lies.iter().flat_map(|lie| ["--lie".to_owned(), lie.name()]));
         command.args(["--entries", if self.short { SHORT_ENTRIES } else { ENTRIES }]);
         let mut peers = PeerProcess::start(&mut command)?;
         let beside = self.get(server)?;
@@ -221,23 +238,20 @@ impl Seen {
         }
         Ok(())
     }
-}
 
-fn row(scenario: &Scenario, seen: Option<&Seen>, verdict: &Result<(), String>) -> Vec<String> {
-    let verdict = if verdict.is_ok() { "passed" } else { "failed" };
-    let mut row = vec![scenario.name.to_owned(), verdict.to_owned(), units::bytes(scenario.cap_bytes)];
-    if let Some(seen) = seen {
-        row.extend([
-            units::bytes(seen.before.peak_bytes),
-            units::bytes(seen.after.peak_bytes),
-            units::bytes(seen.after.resident_bytes),
-            format!("{}, {}", seen.before.descriptors, seen.after.descriptors),
-            format!("{}, {}", seen.before.threads, seen.under_load.threads),
-            format!("{:.0} %", 100.0 * seen.speed()),
-            seen.told.clone(),
-        ]);
+    fn row(&self, scenario: &Scenario) -> [String; 8] {
+        let Self { before, under_load, after, .. } = self;
+        [
+            units::bytes(scenario.cap_bytes),
+            units::bytes(before.peak_bytes),
+            units::bytes(after.peak_bytes),
+            units::bytes(after.resident_bytes),
+            format!("{}, {}", before.descriptors, after.descriptors),
+            format!("{}, {}", before.threads, under_load.threads),
+            format!("{:.0} %", 100.0 * self.speed()),
+            self.told.clone(),
+        ]
     }
-    row
 }
 
 const HEADING: &str = "scenario|verdict|cap|peak before|peak|held after|descriptors before, after|\
@@ -278,47 +292,3 @@ const GET_LIMIT: Duration = Duration::from_secs(60);
 
 /// The idle timeout and some more: until then a peer that has gone may pass for a quiet one.
 const SETTLE_LIMIT: Duration = Duration::from_secs(40);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen() -> Seen {
-        let process_stats =
-            ProcessStats { peak_bytes: 1 << 20, resident_bytes: 1 << 20, descriptors: 10, threads: 3 };
-        let second = Duration::from_secs(1);
-        Seen {
-            before: process_stats,
-            under_load: process_stats,
-            after: process_stats,
-            alone: second,
-            beside: second,
-            ended: true,
-            told: String::new(),
-        }
-    }
-
-    fn scenario(keeps_speed: bool) -> Scenario {
-        Scenario { keeps_speed, ..SCENARIOS[0] }
-    }
-
-    #[test]
-    fn memory_descriptors_and_speed_are_judged() {
-        assert_eq!(seen().verdict(&scenario(true), false), Ok(()));
-        let mut large = seen();
-        large.after.peak_bytes = CAP_BYTES + 1;
-        assert!(large.verdict(&scenario(false), true).unwrap_err().contains("hold"));
-        let mut leaky = seen();
-        leaky.after.descriptors += DESCRIPTOR_SLACK + 1;
-        assert!(leaky.verdict(&scenario(false), true).unwrap_err().contains("descriptors"));
-        let hostile = scenarios::hostile(true)[0];
-        assert_eq!(large.verdict(&hostile, true), Ok(()));
-        let endless = Seen { ended: false, ..seen() };
-        assert!(endless.verdict(&hostile, true).unwrap_err().contains("go on"));
-        assert_eq!(endless.verdict(&scenario(false), true), Ok(()));
-        let slow = Seen { beside: Duration::from_millis(1300), ..seen() };
-        assert!(slow.verdict(&scenario(true), false).unwrap_err().contains("77 %"));
-        assert_eq!(slow.verdict(&scenario(false), false), Ok(()));
-        assert_eq!(slow.verdict(&scenario(true), true), Ok(()));
-    }
-}

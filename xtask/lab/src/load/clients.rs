@@ -4,42 +4,43 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use xtask::process::{Running, Signal};
 use xtask::units;
 
-use super::Fixture;
 use super::peers::{self, PeerProcess};
 use super::scenarios::{CAP_BYTES, PATIENCE};
+use super::{Fixture, Report, joined};
 use crate::peers::hostile::Lie;
 
 /// One lie, and what must become of a client that hears it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Victim {
+pub(super) struct Case {
     pub(super) lie: Lie,
-    ends: Ends,
+    pub(super) ends: Ends,
     options: &'static [&'static str],
     /// Where to, if not to a directory.
     to_stdout: bool,
+    /// Whether a server hears it from pushers.
+    pub(super) is_pushed: bool,
 }
 
 /// How a client must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     /// Soon, with this code.
     With(i32),
     /// With code 3, once its patience is over, which is by then; and by Ctrl-C before that.
     WhenPatienceIsOver,
-    /// By Ctrl-C alone: it goes on for as long as there is something new.
+    /// By Ctrl-C alone: it goes on for as long as there is something new. So does a server.
     WhenInterrupted,
 }
 
 /// What became of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Outcome {
+struct Outcome {
     /// None if a signal has ended it.
     code: Option<i32>,
     after: Duration,
@@ -49,50 +50,46 @@ pub(super) struct Outcome {
 }
 
 /// All lies; those that take patience are told side by side, the others one after another beside them.
-pub(super) fn run(fixture: &Fixture) -> Result<Vec<(Victim, Outcome)>> {
+pub(super) fn run(fixture: &Fixture) -> Result<Report> {
     let (patient, others): (Vec<_>, Vec<_>) =
-        VICTIMS.iter().partition(|victim| matches!(victim.ends, Ends::WhenPatienceIsOver));
+        CASES.iter().partition(|case| matches!(case.ends, Ends::WhenPatienceIsOver));
+    let mut report = Report::new(HEADING);
     std::thread::scope(|scope| {
         let patient: Vec<_> =
-            patient.into_iter().map(|victim| scope.spawn(move || play_twice(fixture, victim))).collect();
-        let mut outcomes = Vec::new();
-        for victim in others {
-            let limit = if victim.ends == Ends::WhenInterrupted { ENDLESS } else { SOON };
-            outcomes.push((*victim, play(fixture, victim, limit)?));
+            patient.into_iter().map(|case| (case, scope.spawn(move || play_twice(fixture, case)))).collect();
+        for case in others {
+            let limit = if case.ends == Ends::WhenInterrupted { ENDLESS } else { SOON };
+            play(fixture, case, limit)?.add_to(&mut report, case);
         }
-        for thread in patient {
-            outcomes.push(joined(thread)?);
+        for (case, thread) in patient {
+            joined(thread)?.add_to(&mut report, case);
         }
-        Ok(outcomes)
+        Ok(report)
     })
 }
 
-pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// Ends one client by Ctrl-C, and lets another one's patience decide.
-fn play_twice(fixture: &Fixture, victim: &Victim) -> Result<(Victim, Outcome)> {
-    let interrupted = play(fixture, victim, INTERRUPT_AFTER)?;
-    let outcome = play(fixture, victim, PATIENCE)?;
+fn play_twice(fixture: &Fixture, case: &Case) -> Result<Outcome> {
+    let interrupted = play(fixture, case, INTERRUPT_AFTER)?;
+    let outcome = play(fixture, case, PATIENCE)?;
     // Of two runs the worse counts.
     let peak_bytes = outcome.peak_bytes.max(interrupted.peak_bytes);
     let interrupted = outcome.interrupted.or(interrupted.interrupted);
-    Ok((*victim, Outcome { interrupted, peak_bytes, ..outcome }))
+    Ok(Outcome { interrupted, peak_bytes, ..outcome })
 }
 
 /// Runs one client until it ends, or for `limit` and then by Ctrl-C.
-fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> {
-    let place = fixture.scratch.path().join(format!("get of {}, {} s", victim.lie.name(), limit.as_secs()));
+fn play(fixture: &Fixture, case: &Case, limit: Duration) -> Result<Outcome> {
+    let place = fixture.scratch.path().join(format!("get of {}, {} s", case.lie.name(), limit.as_secs()));
     fs::create_dir(&place).context("cannot make a directory")?;
     let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
     // In a process of its own: no child's peak memory is below its parent's.
     let mut command = peers::command("lying-server")?;
-    command.args(["--lie", &victim.lie.name(), "--entries", &entries.to_string()]);
+    command.args(["--lie", &case.lie.name(), "--entries", &entries.to_string()]);
     let liar = PeerProcess::start(&mut command)?;
     let copy = place.join("copy");
     fs::create_dir(&copy).context("cannot make the destination")?;
-    if victim.lie == Lie::EndlessSignatures {
+    if case.lie == Lie::EndlessSignatures {
         for name in ["file", "file2"] {
             let old = File::create(copy.join(name)).context("cannot make the old version")?;
             old.set_len(OLD_FILE_BYTES).context("cannot make the old version long")?;
@@ -100,8 +97,8 @@ fn play(fixture: &Fixture, victim: &Victim, limit: Duration) -> Result<Outcome> 
     }
     let mut command = fixture.shiplane.command(&place.join("home"));
     command.arg("get").arg(liar.ready()).args(["--give-up-after", "0s"]);
-    command.arg(if victim.to_stdout { Path::new("-") } else { &copy });
-    command.args(["--quiet"]).args(victim.options);
+    command.arg(if case.to_stdout { Path::new("-") } else { &copy });
+    command.args(["--quiet"]).args(case.options);
     let log = File::create(place.join("log")).context("cannot write the client's log")?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let outcome = watch(&mut command, limit)?;
@@ -126,14 +123,14 @@ fn watch(command: &mut Command, limit: Duration) -> Result<Outcome> {
 }
 
 impl Outcome {
-    pub(super) fn verdict(&self, victim: &Victim) -> Result<(), String> {
+    fn verdict(&self, case: &Case) -> Result<(), String> {
         if self.peak_bytes > CAP_BYTES {
             return Err(format!("it came to hold {}", units::bytes(self.peak_bytes)));
         }
         if self.interrupted == Some(None) {
             return Err("Ctrl-C did not end it".to_owned());
         }
-        let expected = match victim.ends {
+        let expected = match case.ends {
             Ends::With(code) => code,
             Ends::WhenPatienceIsOver => UNREACHABLE,
             Ends::WhenInterrupted => INTERRUPTED,
@@ -152,56 +149,56 @@ impl Outcome {
         }
     }
 
-    pub(super) fn row(&self, victim: &Victim, verdict: &Result<(), String>) -> Vec<String> {
+    fn add_to(&self, report: &mut Report, case: &Case) {
         let interrupted = match self.interrupted {
             None => "–".to_owned(),
             Some(None) => "never".to_owned(),
             Some(Some(took)) => format!("{} ms", took.as_millis()),
         };
-        vec![
-            victim.lie.name(),
-            units::bytes(self.peak_bytes),
-            self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string()),
-            units::seconds(self.after),
-            interrupted,
-            if verdict.is_ok() { "passed" } else { "failed" }.to_owned(),
-        ]
+        let code = self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
+        let cells = [units::bytes(self.peak_bytes), code, units::seconds(self.after), interrupted];
+        report.add(&case.lie.name(), self.verdict(case), cells);
     }
 }
 
-pub(super) const HEADING: &str = "get from|peak|exit code|after|Ctrl-C took|verdict";
+const HEADING: &str = "get from|verdict|peak|exit code|after|Ctrl-C took";
 
-const fn victim(lie: Lie, ends: Ends) -> Victim {
-    Victim { lie, ends, options: &["--durability", "verified"], to_stdout: false }
+const fn case(lie: Lie, ends: Ends) -> Case {
+    Case { lie, ends, options: &["--durability", "verified"], to_stdout: false, is_pushed: true }
+}
+
+/// A lie that is only told to clients.
+const fn to_client(lie: Lie, ends: Ends) -> Case {
+    Case { is_pushed: false, ..case(lie, ends) }
 }
 
 /// Every lie.
-const VICTIMS: [Victim; 25] = [
-    victim(Lie::HugeFile, Ends::With(LOCAL_IO)),
-    victim(Lie::VastFile, Ends::With(LOCAL_IO)),
-    Victim { to_stdout: true, options: &[], ..victim(Lie::HugeStream, Ends::WhenPatienceIsOver) },
-    victim(Lie::LongDirectories, Ends::With(0)),
-    victim(Lie::UnadmittedEntries, Ends::With(OTHER)),
-    victim(Lie::LongFiles, Ends::WhenPatienceIsOver),
-    victim(Lie::EndlessFiles, Ends::WhenInterrupted),
-    victim(Lie::EndlessSkipped, Ends::WhenInterrupted),
-    victim(Lie::LongLinks, Ends::With(0)),
-    victim(Lie::EndlessLinks, Ends::WhenInterrupted),
-    victim(Lie::ThroughLink, Ends::With(OTHER)),
-    victim(Lie::AliveForEntries, Ends::WhenPatienceIsOver),
-    victim(Lie::AliveForChunks, Ends::WhenPatienceIsOver),
-    victim(Lie::Drip, Ends::WhenPatienceIsOver),
-    victim(Lie::Trickle, Ends::WhenPatienceIsOver),
-    victim(Lie::Stall, Ends::WhenPatienceIsOver),
-    victim(Lie::WrongDigest, Ends::With(INTEGRITY)),
-    victim(Lie::LongChunks, Ends::With(OTHER)),
-    victim(Lie::UnwantedChunk, Ends::With(OTHER)),
-    victim(Lie::LateEntry, Ends::With(OTHER)),
-    victim(Lie::UnwantedCompression, Ends::With(OTHER)),
-    Victim { options: &["--compress"], ..victim(Lie::Bomb, Ends::With(OTHER)) },
-    Victim { options: &["--overwrite"], ..victim(Lie::EndlessSignatures, Ends::With(OTHER)) },
-    victim(Lie::Unconfirmed, Ends::WhenPatienceIsOver),
-    victim(Lie::Mute, Ends::WhenPatienceIsOver),
+pub(super) const CASES: [Case; 25] = [
+    case(Lie::HugeFile, Ends::With(LOCAL_IO)),
+    case(Lie::VastFile, Ends::With(LOCAL_IO)),
+    Case { to_stdout: true, options: &[], ..to_client(Lie::HugeStream, Ends::WhenPatienceIsOver) },
+    case(Lie::LongDirectories, Ends::With(0)),
+    case(Lie::UnadmittedEntries, Ends::With(OTHER)),
+    case(Lie::LongFiles, Ends::WhenPatienceIsOver),
+    case(Lie::EndlessFiles, Ends::WhenInterrupted),
+    case(Lie::EndlessSkipped, Ends::WhenInterrupted),
+    case(Lie::LongLinks, Ends::With(0)),
+    case(Lie::EndlessLinks, Ends::WhenInterrupted),
+    case(Lie::ThroughLink, Ends::With(OTHER)),
+    case(Lie::AliveForEntries, Ends::WhenPatienceIsOver),
+    case(Lie::AliveForChunks, Ends::WhenPatienceIsOver),
+    case(Lie::Drip, Ends::WhenPatienceIsOver),
+    to_client(Lie::Trickle, Ends::WhenPatienceIsOver),
+    to_client(Lie::Stall, Ends::WhenPatienceIsOver),
+    case(Lie::WrongDigest, Ends::With(INTEGRITY)),
+    case(Lie::LongChunks, Ends::With(OTHER)),
+    case(Lie::UnwantedChunk, Ends::With(OTHER)),
+    case(Lie::LateEntry, Ends::With(OTHER)),
+    case(Lie::UnwantedCompression, Ends::With(OTHER)),
+    Case { options: &["--compress"], ..to_client(Lie::Bomb, Ends::With(OTHER)) },
+    Case { options: &["--overwrite"], ..to_client(Lie::EndlessSignatures, Ends::With(OTHER)) },
+    to_client(Lie::Unconfirmed, Ends::WhenPatienceIsOver),
+    case(Lie::Mute, Ends::WhenPatienceIsOver),
 ];
 
 /// Exit codes (README).
@@ -231,30 +228,3 @@ const INTERRUPT_LIMIT: Duration = Duration::from_secs(1);
 
 /// From there on it counts as never.
 const KILL_AFTER: Duration = Duration::from_secs(5);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_code_and_ctrl_c_are_judged() {
-        let fine = Outcome { code: Some(LOCAL_IO), after: SOON, interrupted: None, peak_bytes: 1 << 20 };
-        let huge = victim(Lie::HugeFile, Ends::With(LOCAL_IO));
-        assert_eq!(fine.verdict(&huge), Ok(()));
-        let large = Outcome { peak_bytes: CAP_BYTES + 1, ..fine };
-        assert!(large.verdict(&huge).unwrap_err().contains("hold"));
-        let aborted = Outcome { code: None, ..fine };
-        assert!(aborted.verdict(&huge).unwrap_err().contains("signal"));
-        let stuck = Outcome { code: None, interrupted: Some(None), ..fine };
-        assert!(stuck.verdict(&huge).unwrap_err().contains("Ctrl-C"));
-        let another = Outcome { code: Some(0), ..fine };
-        assert!(another.verdict(&huge).unwrap_err().contains("code 0"));
-        let endless = victim(Lie::EndlessFiles, Ends::WhenInterrupted);
-        let stopped =
-            Outcome { code: Some(INTERRUPTED), interrupted: Some(Some(Duration::from_millis(9))), ..fine };
-        assert_eq!(stopped.verdict(&endless), Ok(()));
-        assert!(stopped.verdict(&huge).unwrap_err().contains("goes on"));
-        let late = Outcome { interrupted: Some(Some(2 * INTERRUPT_LIMIT)), ..stopped };
-        assert!(late.verdict(&endless).unwrap_err().contains("took"));
-    }
-}

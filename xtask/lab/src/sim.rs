@@ -15,7 +15,6 @@ pub mod oracle;
 mod run;
 mod scenario;
 mod scheduler;
-mod trace;
 pub mod tree;
 mod world;
 
@@ -23,4 +22,3 @@ pub use cuts::{CutRun, CutSeries};
 pub use disk::DiskFaults;
 pub use run::{Report, Simulation, Summary};
 pub use scenario::{Job, Lie, Scenario};
-pub use trace::Trace;

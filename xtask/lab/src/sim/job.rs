@@ -13,17 +13,18 @@ use tokio::time::timeout;
 use self::{call::Calls, carry::Carry, deliver::Deliver, sync::Sync};
 use crate::sim::{
     oracle::{PATIENCE, Violation, check_error},
+    run::Summary,
     scenario,
     world::{Dialling, Serving, Side, World},
 };
 
 /// Runs the seed's job to its end, and checks it all the way.
-pub(crate) async fn run(world: &World) -> Result<Done, Violation> {
+pub(crate) async fn run(world: &World) -> Result<Summary, Violation> {
     let mut job = Job::new(world)?;
     let mut programs = Programs::start(world, &job)?;
     world.begin_disk_faults()?;
     world.move_the_client();
-    let (mut done, mut cut_at_the_end) = (Done::default(), world.scenario.cut_at_the_end);
+    let (mut done, mut cut_at_the_end) = (Summary::default(), world.scenario.cut_at_the_end);
     loop {
         let ended = attempt(world, &mut job, &programs.client).await;
         done.attempts += 1;
@@ -92,16 +93,6 @@ async fn attempt(world: &World, job: &mut Job, client: &Dialling) -> Ended {
             (Err(_), None) => Ended::Hangs,
         },
     }
-}
-
-/// What a job came to.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Done {
-    pub(crate) attempts: u64,
-    pub(crate) kills: u64,
-    pub(crate) cuts: u64,
-    /// In virtual time.
-    pub(crate) took: Duration,
 }
 
 /// Why an attempt did not succeed.

@@ -5,7 +5,7 @@ mod link;
 mod socket;
 
 use std::{
-    collections::{BTreeMap, BinaryHeap},
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -20,7 +20,6 @@ use tokio::{
 
 pub use self::faults::{Burst, Faults, Partition};
 use self::{link::Link, socket::Port};
-use crate::sim::trace::Trace;
 
 /// What connects the sockets that are bound to it.
 #[derive(Debug)]
@@ -41,15 +40,14 @@ struct State {
     links: BTreeMap<SocketAddr, Link>,
     /// What has arrived, by the host that sent it.
     delivered_bytes: BTreeMap<IpAddr, u64>,
-    on_the_way: BinaryHeap<Packet>,
+    /// By when they arrive; of those that arrive together, the one that was sent first is the first.
+    on_the_way: BTreeMap<(Instant, u64), Packet>,
     sent: u64,
-    trace: Trace,
+    trace: u64,
 }
 
-/// Ordered so that the heap yields the earliest, and of those the one that was sent first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Packet {
-    order: (std::cmp::Reverse<Instant>, std::cmp::Reverse<u64>),
     from: SocketAddr,
     to: SocketAddr,
     data: Vec<u8>,
@@ -58,7 +56,7 @@ struct Packet {
 impl Network {
     /// A network that begins to fail now. It works for as long as it is held.
     #[must_use]
-    pub fn new(faults: Faults, rng: Rng, trace: Trace) -> Arc<Self> {
+    pub fn new(faults: Faults, rng: Rng) -> Arc<Self> {
         let state = State {
             rng,
             began: Instant::now(),
@@ -66,9 +64,9 @@ impl Network {
             seen_as: BTreeMap::new(),
             links: BTreeMap::new(),
             delivered_bytes: BTreeMap::new(),
-            on_the_way: BinaryHeap::new(),
+            on_the_way: BTreeMap::new(),
             sent: 0,
-            trace,
+            trace: 0,
             faults,
         };
         let network = Arc::new(Self { state: state.into(), changed: Notify::new() });
@@ -119,6 +117,12 @@ impl Network {
         self.state.lock().sent
     }
 
+    /// A digest of everything that has happened, in order.
+    #[must_use]
+    pub fn trace(&self) -> u64 {
+        self.state.lock().trace
+    }
+
     /// Sends one datagram for the holder of `port`.
     fn send(&self, port: &Arc<Port>, to: SocketAddr, data: &[u8]) {
         let mut state = self.state.lock();
@@ -130,7 +134,7 @@ impl Network {
 
     async fn deliver(self: Arc<Self>) {
         loop {
-            let next = self.state.lock().on_the_way.peek().map(|packet| packet.order.0.0);
+            let next = self.state.lock().on_the_way.first_key_value().map(|((due, _), _)| *due);
             match next {
                 // A change may mean an earlier one.
                 Some(due) => tokio::select! {
@@ -152,24 +156,23 @@ impl State {
         let at = now - self.began;
         let link = self.links.entry(bound).or_insert_with(|| Link::new(&self.faults));
         let fates = link.fates(&self.faults, &mut self.rng, at, data.len());
-        self.trace.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), fates.len() as u64]);
+        self.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), fates.len() as u64]);
         for fate in fates {
             let mut data = data.to_vec();
             for bit in fate.flipped_bits {
                 data[bit / 8] ^= 1 << (bit % 8);
             }
             self.sent += 1;
-            let order = (std::cmp::Reverse(now + fate.delay), std::cmp::Reverse(self.sent));
-            self.on_the_way.push(Packet { order, from, to, data });
+            self.on_the_way.insert((now + fate.delay, self.sent), Packet { from, to, data });
         }
     }
 
     fn deliver_due(&mut self) {
         let now = Instant::now();
-        while self.on_the_way.peek().is_some_and(|packet| packet.order.0.0 <= now) {
-            let Some(packet) = self.on_the_way.pop() else { return };
+        while let Some(next) = self.on_the_way.first_entry().filter(|next| next.key().0 <= now) {
+            let packet = next.remove();
             let at = now - self.began;
-            self.trace.note(&[at.as_nanos() as u64, packet.data.len() as u64, packet.to.port().into()]);
+            self.note(&[at.as_nanos() as u64, packet.data.len() as u64, packet.to.port().into()]);
             // Addresses that nobody is seen as any more lead nowhere.
             let bound = self.seen_as.iter().find(|(_, seen)| **seen == packet.to).map(|(bound, _)| *bound);
             if let Some(port) = bound.and_then(|bound| self.ports.get(&bound)) {
@@ -178,7 +181,17 @@ impl State {
             }
         }
     }
+
+    /// Adds what has happened to the trace.
+    fn note(&mut self, what: &[u64]) {
+        for number in what {
+            self.trace = (self.trace ^ number).wrapping_mul(FACTOR).rotate_left(29);
+        }
+    }
 }
+
+/// An odd number with its bits well spread.
+const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;
 
 /// The longest that anything is on its way.
 pub const MAX_DELAY: Duration = Duration::from_secs(5);

@@ -12,8 +12,7 @@ use tempfile::TempDir;
 
 use crate::sim::{
     cuts::{self, CutRun, CutSeries},
-    disk, entropy,
-    job::{self, Done},
+    disk, entropy, job,
     oracle::Violation,
     scenario::Scenario,
     scheduler,
@@ -40,7 +39,7 @@ pub struct Report {
 }
 
 /// How a job went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {
     /// How often it was tried.
     pub attempts: u64,
@@ -72,14 +71,11 @@ impl Simulation {
     /// Runs what somebody has thought of.
     #[must_use]
     pub fn run_scenario(&self, scenario: Scenario) -> Report {
-        let kept = scenario.clone();
-        let ran = self.apart(scenario.seed, move |files, keys| {
-            let nothing = |violation| (Err(violation), 0, 0);
-            in_virtual_time(run_here(scenario, files, keys)).unwrap_or_else(nothing)
-        });
-        let (outcome, trace, datagrams) = ran.unwrap_or_else(|violation| (Err(violation), 0, 0));
-        let summary = |Done { attempts, kills, cuts, took }| Summary { attempts, kills, cuts, took };
-        Report { scenario: kept, outcome: outcome.map(summary), trace, datagrams }
+        let drawn = scenario.clone();
+        let ran = self.apart(scenario.seed, move |files, keys| in_virtual_time(run_here(drawn, files, keys)));
+        let (outcome, trace, datagrams) =
+            ran.flatten().flatten().unwrap_or_else(|violation| (Err(violation), 0, 0));
+        Report { scenario, outcome, trace, datagrams }
     }
 
     /// Cuts a transfer off, again and again, until it is done.
@@ -119,14 +115,14 @@ fn in_virtual_time<T>(work: impl Future<Output = T>) -> Result<T, Violation> {
     Ok(runtime.enable_time().start_paused(true).build()?.block_on(work))
 }
 
-async fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> (Result<Done, Violation>, u64, u64) {
-    let world = match World::new(scenario, files, keys) {
-        Ok(world) => world,
-        Err(violation) => return (Err(violation), 0, 0),
-    };
+/// The outcome, the trace, and the datagrams.
+type Ran = (Result<Summary, Violation>, u64, u64);
+
+async fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> Result<Ran, Violation> {
+    let world = World::new(scenario, files, keys)?;
     let outcome = job::run(&world).await;
     world.end();
-    (outcome, world.trace.digest(), world.network.sent())
+    Ok((outcome, world.network.trace(), world.network.sent()))
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {

@@ -14,7 +14,6 @@ use std::{
     thread,
 };
 
-use parking_lot::{Condvar, Mutex};
 use shiplane_transport::simulation::{DeterministicScheduler, set_scheduler};
 
 use crate::sim::{disk, entropy};
@@ -35,20 +34,20 @@ pub(crate) fn end() {
 struct SeededScheduler;
 
 impl DeterministicScheduler for SeededScheduler {
-    fn run(&self, work: Box<dyn FnOnce() + Send>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn run(&self, work: Work) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(Piece { work: Some(work), worker: None })
     }
 
     fn waker(&self) -> Waker {
-        OWN_SEAT.with_borrow(|seat| {
-            let waker = seat.as_ref().and_then(|seat| seat.state.lock().waker.clone());
-            waker.unwrap_or_else(|| panic!("work waits that was not spawned to wait"))
-        })
+        let waker = RUNTIME.with_borrow(|runtime| runtime.as_ref().and_then(|runtime| runtime.waker.clone()));
+        waker.unwrap_or_else(|| panic!("work waits that was not spawned to wait"))
     }
 
     fn pass(&self) {
-        if let Some(seat) = OWN_SEAT.with_borrow(Option::clone) {
-            seat.pass();
+        let is_worker =
+            RUNTIME.with_borrow(|runtime| runtime.as_ref().is_some_and(|runtime| runtime.tell(Told::Waits)));
+        if is_worker && await_turn().is_none() {
+            resume_unwind(Box::new(Abandoned));
         }
     }
 }
@@ -57,7 +56,7 @@ thread_local! {
     /// Of a thread that runs a runtime.
     static WORKERS: RefCell<Option<Workers>> = const { RefCell::new(None) };
     /// Of a thread that does the work.
-    static OWN_SEAT: RefCell<Option<Arc<Seat>>> = const { RefCell::new(None) };
+    static RUNTIME: RefCell<Option<Runtime>> = const { RefCell::new(None) };
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -69,11 +68,6 @@ struct Workers {
     idle: Vec<Worker>,
 }
 
-struct Worker {
-    jobs: mpsc::Sender<Work>,
-    seat: Arc<Seat>,
-}
-
 impl Workers {
     fn take(&mut self) -> Worker {
         self.idle.pop().unwrap_or_else(|| {
@@ -83,87 +77,71 @@ impl Workers {
     }
 }
 
-fn start_worker(seed: u64) -> Worker {
-    let (jobs, queue) = mpsc::channel::<Work>();
-    let seat = Arc::new(Seat::default());
-    let (own, runtime) = (Arc::clone(&seat), tokio::runtime::Handle::current());
-    thread::spawn(move || {
-        entropy::seed_thread(seed);
-        disk::begin();
-        OWN_SEAT.set(Some(Arc::clone(&own)));
-        set_scheduler(Some(Arc::new(SeededScheduler)));
-        // For its clock, and to spawn on.
-        let _entered = runtime.enter();
-        while let Ok(work) = queue.recv() {
-            own.await_turn();
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            own.end(outcome.err());
-        }
-    });
-    Worker { jobs, seat }
+/// A worker, as the runtime sees it. It ends when this is dropped.
+struct Worker {
+    turns: mpsc::Sender<Turn>,
+    told: mpsc::Receiver<Told>,
 }
 
-/// What the thread of a piece of work and the runtime's share.
-#[derive(Default)]
-struct Seat {
-    state: Mutex<State>,
-    changed: Condvar,
+/// From here on the worker runs, and the runtime waits until it is told something.
+struct Turn {
+    /// None: goes on with what it has.
+    work: Option<Work>,
+    waker: Waker,
 }
 
-#[derive(Default)]
-struct State {
-    turn: Turn,
+enum Told {
+    /// The work waits.
+    Waits,
+    /// It has ended, perhaps by a panic.
+    Ended(Option<Box<dyn Any + Send>>),
+}
+
+/// The runtime, as a worker sees it.
+struct Runtime {
+    turns: mpsc::Receiver<Turn>,
+    told: mpsc::Sender<Told>,
+    /// Of the task that stands for the work.
     waker: Option<Waker>,
-    /// The runtime has dropped the task.
-    abandoned: bool,
-    panic: Option<Box<dyn Any + Send>>,
 }
 
-#[derive(Default, PartialEq, Eq, Clone, Copy)]
-enum Turn {
-    #[default]
-    Runtime,
-    Work,
-    /// The work has ended.
-    Ended,
+impl Runtime {
+    /// Whether the runtime can still hear it.
+    fn tell(&self, told: Told) -> bool {
+        self.told.send(told).is_ok()
+    }
 }
 
 /// Unwinds work whose task is gone.
 struct Abandoned;
 
-impl Seat {
-    fn hand_over(&self, turn: Turn) {
-        self.state.lock().turn = turn;
-        self.changed.notify_all();
-    }
-
-    /// The runtime's: until the work passes or ends.
-    fn await_work(&self) -> Turn {
-        let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |state| state.turn == Turn::Work);
-        state.turn
-    }
-
-    /// The work's.
-    fn await_turn(&self) {
-        let mut state = self.state.lock();
-        self.changed.wait_while(&mut state, |state| state.turn != Turn::Work);
-        let abandoned = state.abandoned;
-        drop(state);
-        if abandoned {
-            resume_unwind(Box::new(Abandoned));
+fn start_worker(seed: u64) -> Worker {
+    let ((turns, own), (told, heard)) = (mpsc::channel(), mpsc::channel());
+    let runtime = tokio::runtime::Handle::current();
+    thread::spawn(move || {
+        entropy::seed_thread(seed);
+        disk::begin();
+        RUNTIME.set(Some(Runtime { turns: own, told: told.clone(), waker: None }));
+        set_scheduler(Some(Arc::new(SeededScheduler)));
+        // For its clock, and to spawn on.
+        let _entered = runtime.enter();
+        while let Some(Some(work)) = await_turn() {
+            let panic = catch_unwind(AssertUnwindSafe(work)).err();
+            // Nobody hears it if the work was abandoned.
+            let _ = told.send(Told::Ended(panic));
         }
-    }
+    });
+    Worker { turns, told: heard }
+}
 
-    fn pass(&self) {
-        self.hand_over(Turn::Runtime);
-        self.await_turn();
-    }
-
-    fn end(&self, panic: Option<Box<dyn Any + Send>>) {
-        self.state.lock().panic = panic.filter(|panic| !panic.is::<Abandoned>());
-        self.hand_over(Turn::Ended);
-    }
+/// The worker's next turn, perhaps with other work. None if the runtime has no use for it any more.
+fn await_turn() -> Option<Option<Work>> {
+    RUNTIME.with_borrow_mut(|runtime| {
+        let runtime = runtime.as_mut()?;
+        let turn = runtime.turns.recv().ok()?;
+        runtime.waker = Some(turn.waker);
+        Some(turn.work)
+    })
 }
 
 /// A piece of work, as a task.
@@ -176,50 +154,37 @@ impl Future for Piece {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        if let Some(work) = this.work.take() {
-            let Some(worker) = WORKERS.with_borrow_mut(|workers| workers.as_mut().map(Workers::take)) else {
-                // A runtime that is no simulation's.
-                work();
-                return Poll::Ready(());
-            };
-            // Its thread lives as long as the other end.
-            let _ = worker.jobs.send(work);
-            this.worker = Some(worker);
-        }
-        let Some(worker) = &this.worker else { return Poll::Ready(()) };
-        worker.seat.state.lock().waker = Some(cx.waker().clone());
-        worker.seat.hand_over(Turn::Work);
-        if worker.seat.await_work() != Turn::Ended {
+        let work = self.work.take();
+        let known = self.worker.take();
+        let taken = known.or_else(|| WORKERS.with_borrow_mut(|workers| workers.as_mut().map(Workers::take)));
+        let Some(worker) = taken else {
+            // A runtime that is no simulation's.
+            work.into_iter().for_each(|work| work());
+            return Poll::Ready(());
+        };
+        // Its thread lives as long as the other end.
+        let _ = worker.turns.send(Turn { work, waker: cx.waker().clone() });
+        let Ok(Told::Ended(panic)) = worker.told.recv() else {
+            self.worker = Some(worker);
             return Poll::Pending;
-        }
-        let panic = worker.seat.state.lock().panic.take();
-        this.retire();
-        panic.map_or(Poll::Ready(()), |panic| resume_unwind(panic))
-    }
-}
-
-impl Piece {
-    /// Its thread is free for the next.
-    fn retire(&mut self) {
-        let Some(worker) = self.worker.take() else { return };
-        *worker.seat.state.lock() = State::default();
+        };
+        // Its thread is free for the next.
         WORKERS.with_borrow_mut(|workers| {
             if let Some(workers) = workers {
                 workers.idle.push(worker);
             }
         });
+        panic.map_or(Poll::Ready(()), |panic| resume_unwind(panic))
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if let Some(worker) = &self.worker {
-            worker.seat.state.lock().abandoned = true;
-            worker.seat.hand_over(Turn::Work);
-            worker.seat.await_work();
+        if let Some(Worker { turns, told }) = self.worker.take() {
+            // The work unwinds, and its thread ends: wait for that.
+            drop(turns);
+            while told.recv().is_ok() {}
         }
-        self.retire();
     }
 }
 

@@ -26,7 +26,6 @@ use crate::sim::{
     network::Network,
     oracle::Violation,
     scenario::Scenario,
-    trace::Trace,
     tree,
 };
 
@@ -34,7 +33,6 @@ use crate::sim::{
 pub(crate) struct World {
     pub(crate) scenario: Scenario,
     pub(crate) network: Arc<Network>,
-    pub(crate) trace: Trace,
     pub(crate) began: Instant,
     rng: Mutex<Rng>,
     pub(crate) client: Arc<Machine>,
@@ -165,8 +163,7 @@ impl World {
     /// In a directory of its own, between two keys that were made before.
     pub(crate) fn new(scenario: Scenario, scratch: &Path, keys: &Path) -> Result<Self, Violation> {
         let mut rng = Rng::new(scenario.seed ^ WORLD);
-        let trace = Trace::default();
-        let network = Network::new(scenario.faults.clone(), rng.fork(), trace.clone());
+        let network = Network::new(scenario.faults.clone(), rng.fork());
         let mut names = sorted_keys(keys)?;
         // Of two keys, which is the greater decides some things.
         if rng.chance(500_000) {
@@ -179,7 +176,6 @@ impl World {
             rng: rng.into(),
             began: Instant::now(),
             network,
-            trace,
             scenario,
         })
     }

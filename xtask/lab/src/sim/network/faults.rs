@@ -5,7 +5,7 @@ use std::time::Duration;
 use testlink::Rng;
 
 /// What goes wrong, and until when. Shares are of a million datagrams.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Lost, each by itself: up to 30 %.
     pub loss: u32,
@@ -63,7 +63,7 @@ impl Faults {
     /// What the seed says.
     #[must_use]
     pub fn draw(rng: &mut Rng) -> Self {
-        let heal_at = millis(rng, 3_000, 60_000);
+        let heal_at = Duration::from_millis(rng.between(3_000, 60_000));
         let mtu_len_bytes = rng.pick(&[1200, 1252, 1452, 1452, 4000, 8952, 65_000]);
         let narrowed = rng.chance(150_000).then(|| {
             (Duration::from_millis(rng.spread(1, 10_000)), rng.pick(&[1200, 1252, 1400]).min(mtu_len_bytes))
@@ -98,22 +98,7 @@ impl Faults {
     /// Nothing goes wrong: so much is carried each way, and so much waits for it.
     #[must_use]
     pub fn none(bytes_per_second: u64, queue_len_bytes: u64, delay: Duration) -> Self {
-        Self {
-            loss: 0,
-            burst: None,
-            duplication: 0,
-            reordering: 0,
-            flips: 0,
-            delay,
-            jitter: Duration::ZERO,
-            bytes_per_second,
-            queue_len_bytes,
-            mtu_len_bytes: 1452,
-            narrowed: None,
-            partitions: Vec::new(),
-            address_changes: Vec::new(),
-            heal_at: Duration::ZERO,
-        }
+        Self { delay, bytes_per_second, queue_len_bytes, mtu_len_bytes: 1452, ..Self::default() }
     }
 
     /// Whether what can heal has.
@@ -130,10 +115,6 @@ impl Partition {
         let len = Duration::from_millis(rng.spread(100, 50_000));
         Self { begin, end: begin + len, passing_len_bytes: rng.pick(&[0, 0, 100, 1_000]) }
     }
-}
-
-fn millis(rng: &mut Rng, low: u64, high: u64) -> Duration {
-    Duration::from_millis(rng.between(low, high))
 }
 
 /// Not at all in half of the seeds, else up to so many of a million.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use xtask::interrupt;
 
-use crate::sim::{Report, Simulation};
+use crate::sim::{Report, Simulation, Summary};
 
 /// The arguments.
 #[derive(Debug, clap::Args)]
@@ -59,11 +59,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 struct Totals {
     seeds: u64,
     failed: u64,
-    attempts: u64,
-    kills: u64,
-    cuts: u64,
     datagrams: u64,
-    virtual_time: Duration,
+    /// Of those that have not failed.
+    sum: Summary,
 }
 
 impl Totals {
@@ -72,10 +70,10 @@ impl Totals {
         self.datagrams += report.datagrams;
         match &report.outcome {
             Ok(summary) => {
-                self.attempts += summary.attempts;
-                self.kills += summary.kills;
-                self.cuts += summary.cuts;
-                self.virtual_time += summary.took;
+                self.sum.attempts += summary.attempts;
+                self.sum.kills += summary.kills;
+                self.sum.cuts += summary.cuts;
+                self.sum.took += summary.took;
                 if verbose {
                     println!("{:?}\n  {summary:?}, {} datagrams", report.scenario, report.datagrams);
                 }
@@ -89,16 +87,12 @@ impl Totals {
     }
 
     fn line(&self, took: Duration) -> String {
+        let Self { seeds, failed, datagrams, sum: Summary { attempts, kills, cuts, took: virtual_time } } =
+            self;
+        let (hours, seconds) = (virtual_time.as_secs_f64() / 3600.0, took.as_secs());
         format!(
-            "{} seeds, {} failed; {} attempts, {} kills, {} power cuts, {} datagrams; {:.1} h of virtual time in {:.0} s",
-            self.seeds,
-            self.failed,
-            self.attempts,
-            self.kills,
-            self.cuts,
-            self.datagrams,
-            self.virtual_time.as_secs_f64() / 3600.0,
-            took.as_secs_f64(),
+            "{seeds} seeds, {failed} failed; {attempts} attempts, {kills} kills, {cuts} power cuts, {datagrams} datagrams; \
+             {hours:.1} h of virtual time in {seconds} s"
         )
     }
 }

@@ -3,31 +3,24 @@
 
 mod book;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_rpc::{CallError, Fault, FaultCode, RequestContext, Router, RpcClient};
 use shiplane_transport::PeerConnection;
 use shiplane_wire::Digest;
 use testlink::Rng;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::book::Book;
 use super::Stopped;
-use crate::sim::{
-    oracle::Violation,
-    scenario::Lie,
-    world::{World, set_up},
-};
+use crate::sim::{oracle::Violation, scenario::Lie, world::World};
 
 /// Questions, asked until each has what it is to have.
 pub(crate) struct Calls {
     questions: Vec<Question>,
     /// Which of them need not be asked again.
-    done: Vec<bool>,
+    done: BTreeSet<u64>,
     attempts: u64,
     /// What both sides have seen.
     book: Arc<Book>,
@@ -66,10 +59,8 @@ enum Kind {
 impl Calls {
     pub(crate) fn new(world: &World) -> Self {
         let mut rng = world.rng().fork();
-        let questions: Vec<_> =
-            (0..rng.spread(1, 40)).map(|number| Question::draw(&mut rng, number)).collect();
-        let done = vec![false; questions.len()];
-        let lie = world.scenario.lie;
+        let questions = (0..rng.spread(1, 40)).map(|number| Question::draw(&mut rng, number)).collect();
+        let (done, lie) = (BTreeSet::new(), world.scenario.lie);
         Self { questions, done, attempts: 0, book: Arc::default(), lie, served: None }
     }
 
@@ -83,25 +74,14 @@ impl Calls {
     pub(crate) async fn attempt(&mut self, client: &RpcClient) -> Result<(), Stopped> {
         self.attempts += 1;
         self.serve(client.connection());
-        let mut asking = JoinSet::new();
-        for (index, question) in self.questions.iter().enumerate().filter(|(index, _)| !self.done[*index]) {
-            // Whatever the path is like, it is enough at last.
-            let budget = question.budget * u32::try_from(self.attempts).unwrap_or(u32::MAX).min(MAX_GROWTH);
-            let asked = Asked {
-                question: Question { budget, ..question.clone() },
-                attempt: self.attempts,
-                client: client.clone(),
-                book: Arc::clone(&self.book),
-                lie: self.lie,
-            };
-            asking.spawn(async move { (index, asked.run().await) });
-        }
+        let left = self.questions.iter().filter(|question| !self.done.contains(&question.number));
+        let asked = futures::future::join_all(left.map(|question| self.ask(question, client))).await;
         let mut last = None;
-        while let Some(ended) = asking.join_next().await {
-            match ended.map_err(set_up)? {
-                (index, Ok(())) => self.done[index] = true,
-                (_, Err(Stopped::Failed(error))) => last = Some(error),
-                (_, Err(broken)) => return Err(broken),
+        for (number, ended) in asked {
+            match ended {
+                Ok(()) => drop(self.done.insert(number)),
+                Err(Stopped::Failed(error)) => last = Some(error),
+                Err(broken) => return Err(broken),
             }
         }
         // Of notices the caller does not know when they are over.
@@ -119,6 +99,65 @@ impl Calls {
         }
     }
 
+    /// Asks one question, once.
+    async fn ask(&self, question: &Question, client: &RpcClient) -> (u64, Result<(), Stopped>) {
+        (question.number, self.outcome(question, client).await)
+    }
+
+    async fn outcome(&self, question: &Question, client: &RpcClient) -> Result<(), Stopped> {
+        let Question { number, kind, .. } = *question;
+        // Whatever the path is like, it is enough at last.
+        let budget = question.budget * u32::try_from(self.attempts).unwrap_or(u32::MAX).min(MAX_GROWTH);
+        let began = Instant::now();
+        let body = question.body(self.attempts);
+        let given = if self.lie == Some(Lie::Late) { budget + SLACK * 100 } else { budget };
+        let outcome = match kind {
+            Kind::Tell => client.notify(ASK, body.clone(), given).await.map(|()| None),
+            Kind::Leave(after) => match timeout(after, client.call(ASK, body.clone(), given)).await {
+                Ok(answered) => answered.map(Some),
+                Err(_) => return Ok(()),
+            },
+            Kind::Ask | Kind::Refuse | Kind::Stream | Kind::Slow => {
+                client.call(ASK, body.clone(), given).await.map(Some)
+            }
+        };
+        let over = began.elapsed().saturating_sub(budget);
+        if over > SLACK {
+            return Err(Violation::Overrun { number, over }.into());
+        }
+        match outcome {
+            Ok(None) => self.was_told(number, began + budget).await,
+            Ok(Some(answer)) => {
+                let is_its = answer == answer_to(&body, question.reply_len_bytes);
+                if !is_its || matches!(kind, Kind::Refuse | Kind::Slow) {
+                    return Err(Violation::WrongAnswer { number }.into());
+                }
+                Ok(self.book.check_pieces(number, self.attempts, question.pieces())?)
+            }
+            // Too many at a time, or too late, is said in the same way.
+            Err(CallError::Fault(fault)) if kind == Kind::Refuse => {
+                match fault.code != FaultCode::InvalidRequest || fault.message() == number.to_string() {
+                    true => Ok(()),
+                    false => Err(Violation::WrongAnswer { number }.into()),
+                }
+            }
+            // That it ends was all that it was for.
+            Err(CallError::DeadlineExceeded { .. }) if kind == Kind::Slow => Ok(()),
+            Err(error) => Err(Stopped::by(&error)),
+        }
+    }
+
+    /// Looks into the other side's book whether it has arrived; nothing else would say so.
+    async fn was_told(&self, number: u64, by: Instant) -> Result<(), Stopped> {
+        while !self.book.has_finished(number) {
+            if Instant::now() >= by {
+                return Err(Stopped::Failed("what was told has not arrived".to_owned()));
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
     pub(crate) fn check(&self) -> Result<(), Violation> {
         self.book.check(Instant::now())
     }
@@ -131,7 +170,7 @@ impl Calls {
         self.served = Some(Arc::clone(connection));
         let book = Arc::clone(&self.book);
         let router = Router::new().method(PIECE, move |_context, body| {
-            let taken = piece_of(&body).map(|(number, attempt, piece)| book.takes(number, attempt, piece));
+            let taken = head_of(&body).map(|[number, attempt, piece]| book.takes(number, attempt, piece));
             async move { taken.map(|()| Bytes::new()) }
         });
         tokio::spawn(Arc::new(router).serve(Arc::clone(connection)));
@@ -166,73 +205,6 @@ impl Question {
         let head = [self.number, attempt, think_ms, self.pieces(), is_refused, self.reply_len_bytes];
         let head = head.iter().flat_map(|number| number.to_le_bytes());
         head.chain(self.padding.iter().copied()).collect()
-    }
-}
-
-/// One question, asked once.
-struct Asked {
-    question: Question,
-    attempt: u64,
-    client: RpcClient,
-    book: Arc<Book>,
-    lie: Option<Lie>,
-}
-
-impl Asked {
-    async fn run(self) -> Result<(), Stopped> {
-        let Question { number, kind, budget, .. } = self.question;
-        let began = Instant::now();
-        let body = self.question.body(self.attempt);
-        let given = if self.lie == Some(Lie::Late) { budget + SLACK * 100 } else { budget };
-        let outcome = match kind {
-            Kind::Tell => self.client.notify(ASK, body.clone(), given).await.map(|()| None),
-            Kind::Leave(after) => match timeout(after, self.client.call(ASK, body.clone(), given)).await {
-                Ok(answered) => answered.map(Some),
-                Err(_) => return Ok(()),
-            },
-            Kind::Ask | Kind::Refuse | Kind::Stream | Kind::Slow => {
-                self.client.call(ASK, body.clone(), given).await.map(Some)
-            }
-        };
-        let over = began.elapsed().saturating_sub(budget);
-        if over > SLACK {
-            return Err(Violation::Overrun { number, over }.into());
-        }
-        match outcome {
-            Ok(None) => self.was_told(began + budget).await,
-            Ok(Some(answer)) => Ok(self.check_answer(&body, &answer)?),
-            Err(CallError::Fault(fault)) if kind == Kind::Refuse => Ok(self.check_refusal(&fault)?),
-            // That it ends was all that it was for.
-            Err(CallError::DeadlineExceeded { .. }) if kind == Kind::Slow => Ok(()),
-            Err(error) => Err(Stopped::by(&error)),
-        }
-    }
-
-    fn check_answer(&self, body: &[u8], answer: &[u8]) -> Result<(), Violation> {
-        let number = self.question.number;
-        let is_its = answer == answer_to(body, self.question.reply_len_bytes);
-        if !is_its || matches!(self.question.kind, Kind::Refuse | Kind::Slow) {
-            return Err(Violation::WrongAnswer { number });
-        }
-        self.book.check_pieces(number, self.attempt, self.question.pieces())
-    }
-
-    fn check_refusal(&self, fault: &Fault) -> Result<(), Violation> {
-        let number = self.question.number;
-        // Too many at a time, or too late, is said in the same way.
-        let is_its = fault.code != FaultCode::InvalidRequest || fault.message() == number.to_string();
-        if is_its { Ok(()) } else { Err(Violation::WrongAnswer { number }) }
-    }
-
-    /// Looks into the other side's book whether it has arrived; nothing else would say so.
-    async fn was_told(&self, by: Instant) -> Result<(), Stopped> {
-        while !self.book.has_finished(self.question.number) {
-            if Instant::now() >= by {
-                return Err(Stopped::Failed("what was told has not arrived".to_owned()));
-            }
-            sleep(LOOK_INTERVAL).await;
-        }
-        Ok(())
     }
 }
 
@@ -287,16 +259,10 @@ fn answer_to(body: &[u8], len_bytes: u64) -> Bytes {
 }
 
 fn head_of<const N: usize>(body: &[u8]) -> Result<[u64; N], Fault> {
-    let mut head = [0; N];
-    for (number, bytes) in head.iter_mut().zip(body.chunks_exact(8)) {
-        *number = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-    }
+    let mut numbers = body.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    let head = [(); N].map(|()| numbers.next().unwrap_or_default());
     let is_whole = body.len() >= N * 8;
     if is_whole { Ok(head) } else { Err(Fault::new(FaultCode::InvalidRequest, "no question")) }
-}
-
-fn piece_of(body: &[u8]) -> Result<(u64, u64, u64), Fault> {
-    head_of(body).map(|[number, attempt, piece]| (number, attempt, piece))
 }
 
 const ASK: &str = "sim.ask";

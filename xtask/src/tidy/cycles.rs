@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Result;
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::Item;
 
@@ -30,77 +29,42 @@ pub(super) fn check(root: &Path, crates: &[&str]) -> Result<Vec<Violation>> {
 
 fn uses(krate: &Crate) -> Uses {
     let mut uses = Uses::new();
-    for (at, module) in krate.modules.iter().enumerate() {
-        let Some((own, depth)) = top(krate, at) else { continue };
-        let mut named = Vec::new();
+    for module in &krate.modules {
+        let Some(own) = module.path.first() else { continue };
+        let to_root = "super :: ".repeat(module.path.len());
         for item in module.items.iter().filter(|item| !matches!(item, Item::Mod(_))) {
-            root_names(item.to_token_stream(), depth, &mut named);
+            let text = item.to_token_stream().to_string().replace(&to_root, "crate :: ");
+            let named = text.split("crate :: ").skip(1).flat_map(first_names);
+            let meanings = named.flat_map(|name| krate.meanings_of(0, &[name.to_owned()]));
+            let used = meanings.filter_map(|meaning| match meaning {
+                Meaning::Module(found) | Meaning::Item(found, _) => krate.modules[found].path.first(),
+                Meaning::Elsewhere(_) => None,
+            });
+            let used = used.filter(|used| *used != own && *used != TOOLS).cloned();
+            uses.entry(own.clone()).or_default().extend(used);
         }
-        let meanings = named.into_iter().flat_map(|name| krate.meanings_of(0, &[name]));
-        let used = meanings.filter_map(|meaning| match meaning {
-            Meaning::Module(found) | Meaning::Item(found, _) | Meaning::Made(found, ..) => top(krate, found),
-            Meaning::Elsewhere(_) => None,
-        });
-        let used = used.map(|(used, _)| used).filter(|used| *used != own && used != TOOLS);
-        uses.entry(own.clone()).or_default().extend(used);
     }
     uses
 }
 
-/// The top-level module that a module is in, and how many `super` lead from it to the root; none for the root itself.
-fn top(krate: &Crate, mut module: usize) -> Option<(String, usize)> {
-    let mut depth = 0;
-    let mut name = None;
-    while let Some(parent) = krate.modules[module].parent {
-        (name, module, depth) = (Some(krate.modules[module].name.clone()), parent, depth + 1);
-    }
-    Some((name?, depth))
-}
-
-/// The names that follow `crate::`, or as many `super::` as lead to the root; several in braces.
-fn root_names(tokens: TokenStream, depth: usize, named: &mut Vec<String>) {
-    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-    let mut supers = 0;
-    for (at, token) in tokens.iter().enumerate() {
-        match token {
-            TokenTree::Ident(ident) if ident == "super" => supers += 1,
-            TokenTree::Ident(ident) if ident == "crate" => supers = depth,
-            TokenTree::Ident(ident) if supers == depth => {
-                named.push(ident.to_string());
-                supers = 0;
-            }
-            TokenTree::Punct(punct) if punct.as_char() == ':' => {}
-            TokenTree::Group(group) if supers == depth && group.delimiter() == Delimiter::Brace => {
-                named.extend(firsts(group.stream()));
-                supers = 0;
-            }
-            _ => supers = 0,
-        }
-        // `pub(crate)` names nothing.
-        let is_path = matches!(tokens.get(at + 1), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
-        if matches!(token, TokenTree::Ident(_)) && !is_path {
-            supers = 0;
-        }
-        if let TokenTree::Group(group) = token {
-            root_names(group.stream(), depth, named);
-        }
-    }
-}
-
-/// The first name of each part between commas.
-fn firsts(tokens: TokenStream) -> Vec<String> {
-    let mut is_first = true;
-    let mut found = Vec::new();
-    for token in tokens {
-        match token {
-            TokenTree::Ident(ident) if is_first => found.push(ident.to_string()),
-            TokenTree::Punct(punct) if punct.as_char() == ',' => {
-                is_first = true;
-                continue;
+/// The name with which a path goes on; several in braces.
+fn first_names(rest: &str) -> Vec<&str> {
+    let (mut depth, mut is_first, mut found) = (0, true, Vec::new());
+    for word in rest.split_inclusive([' ', ',']).flat_map(|word| word.split(' ')) {
+        match word.trim_end_matches(',') {
+            "" => {}
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            name if is_first => {
+                found.push(name);
+                is_first = false;
             }
             _ => {}
         }
-        is_first = false;
+        is_first |= depth == 1 && word.ends_with(',');
+        if depth == 0 {
+            break;
+        }
     }
     found
 }
@@ -169,7 +133,7 @@ mod tests {
             ("a.rs", "mod sub;"),
             ("a/sub.rs", "use super::super::c::C;\n"),
             ("b.rs", ""),
-            ("c/mod.rs", "use super::a;\n"),
+            ("c.rs", "use super::a;\n"),
         ];
         assert_eq!(violations(&deep), 1);
         let c = "pub struct C;\nuse crate::a::A;\n";

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use walkdir::WalkDir;
 
 use super::Violation;
-use super::source::SourceFile;
+use super::source::{SourceFile, declared};
 use crate::is_task;
 
 /// What is wrong with the tables of all files in `docs/`.
@@ -126,19 +126,9 @@ fn places(path: &str) -> [PathBuf; 2] {
 /// Whether a file declares `name`; a function among tests only counts if it is one.
 fn declares(file: &SourceFile, name: &str) -> bool {
     file.lines.iter().enumerate().any(|(at, line)| {
-        let Some(keyword) = declaration(line, name) else { return false };
-        keyword != "fn" || !file.is_test(at) || is_marked_as_test(&file.lines[..at])
-    })
-}
-
-/// The keyword with which a line declares `name`.
-fn declaration(line: &str, name: &str) -> Option<&'static str> {
-    KEYWORDS.into_iter().find(|keyword| {
-        line.match_indices(name).any(|(at, _)| {
-            let before = line[..at].strip_suffix(' ').and_then(|before| before.strip_suffix(keyword));
-            let begins = before.is_some_and(|before| before.is_empty() || before.ends_with(' '));
-            let after = line[at + name.len()..].chars().next();
-            begins && after.is_none_or(|c| !(c.is_alphanumeric() || c == '_'))
+        let found = declared(line).find(|(_, declared)| *declared == name);
+        found.is_some_and(|(keyword, _)| {
+            keyword != "fn" || !file.is_test(at) || is_marked_as_test(&file.lines[..at])
         })
     })
 }
@@ -154,8 +144,6 @@ fn is_marked_as_test(above: &[String]) -> bool {
 const PROVEN: [&str; 2] = ["docs/hostile-peer.md", "docs/promises.md"];
 
 const NO_TEST: &str = "no test of ours:";
-
-const KEYWORDS: [&str; 8] = ["fn", "struct", "enum", "trait", "const", "static", "type", "mod"];
 
 /// Other files that a table may name as a proof.
 const FILES: [&str; 4] = [".md", ".toml", ".yml", ".sh"];

@@ -1,30 +1,24 @@
 //! The modules of one crate, as they are written, and what a name in them means.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{fs, path::Path, rc::Rc};
 
-use anyhow::{Context as _, Result, bail};
-use syn::{Attribute, Ident, Item, ItemImpl, ItemMacro, UseTree, Visibility};
+use anyhow::{Context as _, Result};
+use syn::{Attribute, Ident, Item, ItemImpl, UseTree, Visibility};
 
 /// All modules of a crate that were asked for.
 pub(super) struct Crate {
     /// The first is the root.
     pub(super) modules: Vec<Module>,
+    is_left_out: fn(&[Attribute]) -> bool,
 }
 
 /// One module, in a file of its own or not.
 pub(super) struct Module {
-    pub(super) name: String,
-    pub(super) parent: Option<usize>,
+    /// The names that lead to it from the root.
+    pub(super) path: Vec<String>,
     /// The file that it is in.
     pub(super) text: Rc<str>,
     pub(super) items: Vec<Item>,
-    children: Vec<usize>,
-    /// What each `use` of it brings in.
-    brought_in: Vec<Leaf>,
 }
 
 /// What a name stands for.
@@ -33,41 +27,115 @@ pub(super) enum Meaning {
     Module(usize),
     /// An item, by its module and its place there.
     Item(usize, usize),
-    /// Something that a macro makes: the macro's place, and the name.
-    Made(usize, usize, String),
     /// Something of another crate, by its path.
     Elsewhere(String),
 }
 
-/// One name that a `use` brings in.
-pub(super) struct Leaf {
-    pub(super) path: Vec<String>,
-    /// `None` for a glob.
-    pub(super) name: Option<String>,
-}
+/// One name that a `use` brings in, and its path; `None` for a glob.
+pub(super) type Leaf = (Vec<String>, Option<String>);
 
 impl Crate {
     /// Reads the library of `crates/NAME`, without the items whose attributes `is_left_out` says it of.
     pub(super) fn load(root: &Path, name: &str, is_left_out: fn(&[Attribute]) -> bool) -> Result<Self> {
-        let mut krate = Self { modules: Vec::new() };
+        let mut krate = Self { modules: Vec::new(), is_left_out };
         let src = root.join("crates").join(name).join("src");
-        krate.load_file(&src.join("lib.rs"), &src, String::new(), None, is_left_out)?;
+        krate.load_file(Vec::new(), &src.join("lib.rs"), &src)?;
         Ok(krate)
     }
 
+    fn load_file(&mut self, path: Vec<String>, file: &Path, dir: &Path) -> Result<()> {
+        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let parsed = syn::parse_file(&text).with_context(|| format!("cannot parse {}", file.display()))?;
+        self.load_module(Module { path, text: text.into(), items: parsed.items }, dir)
+    }
+
+    fn load_module(&mut self, mut module: Module, dir: &Path) -> Result<()> {
+        module.items.retain(|item| !(self.is_left_out)(attributes(item)));
+        let (path, text, items) = (module.path.clone(), Rc::clone(&module.text), module.items.clone());
+        self.modules.push(module);
+        for item in items {
+            let Item::Mod(item) = item else { continue };
+            let name = item.ident.to_string();
+            let dir = dir.join(&name);
+            let path = [&path[..], &[name]].concat();
+            match item.content {
+                Some((_, items)) => self.load_module(Module { path, text: Rc::clone(&text), items }, &dir)?,
+                None => self.load_file(path, &dir.with_extension("rs"), &dir)?,
+            }
+        }
+        Ok(())
+    }
+
     /// What a path means, seen from a module.
-    pub(super) fn meanings_of<'a>(&'a self, module: usize, path: &'a [String]) -> Vec<Meaning> {
-        self.meanings_of_within(module, path, &mut Vec::new())
+    pub(super) fn meanings_of(&self, module: usize, path: &[String]) -> Vec<Meaning> {
+        self.look_up(module, path, MAX_IMPORTS)
+    }
+
+    fn look_up(&self, module: usize, path: &[String], imports: usize) -> Vec<Meaning> {
+        let Some((first, rest)) = path.split_first() else { return vec![Meaning::Module(module)] };
+        let start = match first.as_str() {
+            "crate" => Some(0),
+            "self" => Some(module),
+            "super" => self.modules[module].path.split_last().and_then(|(_, parent)| self.module_at(parent)),
+            name => {
+                let found = self.named(module, name, imports);
+                if rest.is_empty() {
+                    return found;
+                }
+                found.into_iter().find_map(|meaning| match meaning {
+                    Meaning::Module(found) => Some(found),
+                    Meaning::Item(..) | Meaning::Elsewhere(_) => None,
+                })
+            }
+        };
+        match start {
+            Some(start) => self.look_up(start, rest, imports),
+            None => vec![Meaning::Elsewhere(path.join("::"))],
+        }
+    }
+
+    /// What a name means in a module, by way of so many imports at most.
+    fn named(&self, module: usize, name: &str, imports: usize) -> Vec<Meaning> {
+        let here = &self.modules[module];
+        let child = self.module_at(&[&here.path[..], &[name.to_owned()]].concat());
+        let mut found: Vec<_> = child.map(Meaning::Module).into_iter().collect();
+        for (i, item) in here.items.iter().enumerate() {
+            let Item::Use(item) = item else {
+                let is_it = declared(item).is_some_and(|(_, declared)| declared == name);
+                found.extend(is_it.then_some(Meaning::Item(module, i)));
+                continue;
+            };
+            for (path, brought) in leaves(&item.tree) {
+                let Some(imports) = imports.checked_sub(1) else { continue };
+                match brought {
+                    Some(brought) if brought == name => found.extend(self.look_up(module, &path, imports)),
+                    Some(_) => {}
+                    None => {
+                        found.extend(self.look_up(module, &path, imports).into_iter().flat_map(
+                            |of| match of {
+                                Meaning::Module(of) => self.named(of, name, imports),
+                                Meaning::Item(..) | Meaning::Elsewhere(_) => Vec::new(),
+                            },
+                        ))
+                    }
+                }
+            }
+        }
+        found.dedup();
+        found
+    }
+
+    fn module_at(&self, path: &[String]) -> Option<usize> {
+        self.modules.iter().position(|module| module.path == path)
     }
 
     /// The `impl` that a macro without arguments stands for, with its text.
     pub(super) fn expand(&self, name: &str) -> Option<(ItemImpl, Rc<str>)> {
-        let mut macros = self.modules.iter().flat_map(|module| {
-            let is_it = |item: &&Item| declared(item).is_some_and(|(_, ident)| ident == name);
-            module.items.iter().filter(is_it).map(move |item| (module, item))
-        });
-        let (module, item) = macros.find_map(|(module, item)| match item {
-            Item::Macro(item) => Some((module, item)),
+        let all = self.modules.iter().flat_map(|module| module.items.iter().map(move |item| (module, item)));
+        let (module, item) = all.into_iter().find_map(|(module, item)| match item {
+            Item::Macro(item) if item.ident.as_ref().is_some_and(|ident| ident == name) => {
+                Some((module, item))
+            }
             _ => None,
         })?;
         let text = &module.text[item.mac.delimiter.span().join().byte_range()];
@@ -75,131 +143,6 @@ impl Crate {
         let body = body[body.find('{')? + 1..body.rfind("};")?].replace("$crate", "crate");
         let text = format!("impl Expanded {{{body}}}");
         Some((syn::parse_str(&text).ok()?, text.into()))
-    }
-
-    fn load_file(
-        &mut self,
-        path: &Path,
-        dir: &Path,
-        name: String,
-        parent: Option<usize>,
-        is_left_out: fn(&[Attribute]) -> bool,
-    ) -> Result<usize> {
-        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let file = syn::parse_file(&text).with_context(|| format!("cannot parse {}", path.display()))?;
-        let module = Module::new(name, parent, text.into(), file.items);
-        self.load_module(module, dir, is_left_out)
-    }
-
-    fn load_module(
-        &mut self,
-        mut module: Module,
-        dir: &Path,
-        is_left_out: fn(&[Attribute]) -> bool,
-    ) -> Result<usize> {
-        module.items.retain(|item| !is_left_out(attributes(item)));
-        let (mut inner, text) = (Vec::new(), Rc::clone(&module.text));
-        for item in &module.items {
-            match item {
-                Item::Mod(item) => inner.push(item.clone()),
-                Item::Use(item) => module.brought_in.extend(leaves(&item.tree)),
-                _ => {}
-            }
-        }
-        let at = self.modules.len();
-        self.modules.push(module);
-        for item in inner {
-            let (name, dir) = (item.ident.to_string(), dir.join(item.ident.to_string()));
-            let child = match item.content {
-                Some((_, items)) => {
-                    let module = Module::new(name, Some(at), Rc::clone(&text), items);
-                    self.load_module(module, &dir, is_left_out)?
-                }
-                None => self.load_file(&module_file(&dir)?, &dir, name, Some(at), is_left_out)?,
-            };
-            self.modules[at].children.push(child);
-        }
-        Ok(at)
-    }
-
-    /// `asked` has what is being looked up already: a circle of imports brings nothing in.
-    fn meanings_within<'a>(
-        &'a self,
-        module: usize,
-        name: &'a str,
-        asked: &mut Vec<(usize, &'a str)>,
-    ) -> Vec<Meaning> {
-        if asked.contains(&(module, name)) {
-            return Vec::new();
-        }
-        asked.push((module, name));
-        let here = &self.modules[module];
-        let mut found = Vec::new();
-        found.extend(
-            here.children
-                .iter()
-                .filter(|child| self.modules[**child].name == name)
-                .map(|child| Meaning::Module(*child)),
-        );
-        for (i, item) in here.items.iter().enumerate() {
-            match item {
-                Item::Mod(_) | Item::Impl(_) | Item::Use(_) => {}
-                Item::Macro(made) if made.ident.is_none() => {
-                    found.extend(makes(made, name).then(|| Meaning::Made(module, i, name.to_owned())));
-                }
-                item => {
-                    let is_it = declared(item).is_some_and(|(_, ident)| ident == name);
-                    found.extend(is_it.then_some(Meaning::Item(module, i)));
-                }
-            }
-        }
-        for Leaf { path, name: brought } in &here.brought_in {
-            match brought {
-                Some(brought) if brought == name => {
-                    found.extend(self.meanings_of_within(module, path, asked))
-                }
-                Some(_) => {}
-                None => {
-                    let of = self.meanings_of_within(module, path, asked);
-                    found.extend(of.into_iter().flat_map(|of| match of {
-                        Meaning::Module(of) => self.meanings_within(of, name, asked),
-                        _ => Vec::new(),
-                    }));
-                }
-            }
-        }
-        asked.pop();
-        found.dedup();
-        found
-    }
-
-    fn meanings_of_within<'a>(
-        &'a self,
-        module: usize,
-        path: &'a [String],
-        asked: &mut Vec<(usize, &'a str)>,
-    ) -> Vec<Meaning> {
-        let Some((first, rest)) = path.split_first() else { return vec![Meaning::Module(module)] };
-        let start = match first.as_str() {
-            "crate" => Some(0),
-            "self" => Some(module),
-            "super" => self.modules[module].parent,
-            _ if rest.is_empty() => return self.meanings_within(module, first, asked),
-            name => self.meanings_within(module, name, asked).into_iter().find_map(|meaning| match meaning {
-                Meaning::Module(found) => Some(found),
-                Meaning::Item(..) | Meaning::Made(..) | Meaning::Elsewhere(_) => None,
-            }),
-        };
-        match start {
-            Some(start) => self.meanings_of_within(start, rest, asked),
-            None => vec![Meaning::Elsewhere(path.join("::"))],
-        }
-    }
-}
-
-impl Module {
-    fn new(name: String, parent: Option<usize>, text: Rc<str>, items: Vec<Item>) -> Self {
-        Self { name, parent, text, items, children: Vec::new(), brought_in: Vec::new() }
     }
 }
 
@@ -245,56 +188,46 @@ pub(super) fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
-/// What an item declares that is no module, and who may name it.
-pub(super) fn declared(item: &Item) -> Option<(&Visibility, &Ident)> {
-    match item {
-        Item::Const(item) => Some((&item.vis, &item.ident)),
-        Item::Enum(item) => Some((&item.vis, &item.ident)),
-        Item::Fn(item) => Some((&item.vis, &item.sig.ident)),
-        Item::Macro(item) => Some((&Visibility::Inherited, item.ident.as_ref()?)),
-        Item::Static(item) => Some((&item.vis, &item.ident)),
-        Item::Struct(item) => Some((&item.vis, &item.ident)),
-        Item::Trait(item) => Some((&item.vis, &item.ident)),
-        Item::Type(item) => Some((&item.vis, &item.ident)),
-        _ => None,
-    }
-}
-
-/// Whether a macro that is used as an item seems to define `name`: `fault_codes!` makes a `FaultCode`.
-fn makes(item: &ItemMacro, name: &str) -> bool {
-    item.mac.path.get_ident().is_some_and(|ident| {
-        let words = ident.to_string().replace('_', "");
-        words.trim_end_matches('s').eq_ignore_ascii_case(name)
-    })
+/// What an item declares that is no module, and who may name it. A macro that is used as an item defines, by its name,
+/// something public: `fault_codes!` a `FaultCode`.
+pub(super) fn declared(item: &Item) -> Option<(&Visibility, String)> {
+    let (vis, ident) = match item {
+        Item::Const(item) => (&item.vis, &item.ident),
+        Item::Enum(item) => (&item.vis, &item.ident),
+        Item::Fn(item) => (&item.vis, &item.sig.ident),
+        Item::Macro(item) => {
+            let words = item.mac.path.get_ident()?.to_string();
+            let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+            let made: String = words.trim_end_matches('s').split('_').map(capital).collect();
+            return item.ident.is_none().then_some((&Visibility::Inherited, made));
+        }
+        Item::Static(item) => (&item.vis, &item.ident),
+        Item::Struct(item) => (&item.vis, &item.ident),
+        Item::Trait(item) => (&item.vis, &item.ident),
+        Item::Type(item) => (&item.vis, &item.ident),
+        _ => return None,
+    };
+    Some((vis, ident.to_string()))
 }
 
 /// All names that a `use` brings in.
 pub(super) fn leaves(tree: &UseTree) -> Vec<Leaf> {
-    let leaf =
-        |path: &Ident, name: &Ident| Leaf { path: vec![path.to_string()], name: Some(name.to_string()) };
+    let leaf = |path: &Ident, name: &Ident| (vec![path.to_string()], Some(name.to_string()));
     match tree {
         UseTree::Path(path) => {
             let name = path.ident.to_string();
-            let mut below = leaves(&path.tree);
-            for leaf in &mut below {
-                if leaf.name.as_deref() == Some("self") {
-                    *leaf = Leaf { path: Vec::new(), name: Some(name.clone()) };
-                }
-                leaf.path.insert(0, name.clone());
-            }
-            below
+            let below = leaves(&path.tree).into_iter().map(|(path, brought)| match brought.as_deref() {
+                Some("self") => (vec![name.clone()], Some(name.clone())),
+                _ => ([&[name.clone()], &path[..]].concat(), brought),
+            });
+            below.collect()
         }
         UseTree::Name(name) => vec![leaf(&name.ident, &name.ident)],
         UseTree::Rename(rename) => vec![leaf(&rename.ident, &rename.rename)],
-        UseTree::Glob(_) => vec![Leaf { path: Vec::new(), name: None }],
+        UseTree::Glob(_) => vec![(Vec::new(), None)],
         UseTree::Group(group) => group.items.iter().flat_map(leaves).collect(),
     }
 }
 
-fn module_file(dir: &Path) -> Result<PathBuf> {
-    let candidates = [dir.with_extension("rs"), dir.join("mod.rs")];
-    match candidates.iter().find(|candidate| candidate.is_file()) {
-        Some(found) => Ok(found.clone()),
-        None => bail!("there is no file for the module {}", dir.display()),
-    }
-}
+/// More than any name takes; a circle of imports brings nothing in.
+const MAX_IMPORTS: usize = 8;

@@ -39,7 +39,7 @@ impl Rules {
         let mut violations = Vec::new();
         for (line, text) in file.lines.iter().enumerate() {
             for number in cited(text).into_iter().filter(|number| !self.numbers.contains(*number)) {
-                violations.push(file.violation(line, format!("{CITATION}{number} is not in SPEC.md")));
+                violations.push(file.violation(line + 1, format!("{CITATION}{number} is not in SPEC.md")));
             }
         }
         violations

@@ -1,118 +1,67 @@
 //! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden.
 
 use super::Violation;
-use super::source::{SourceFile, code};
+use super::source::{SourceFile, declared};
 
 /// What is wrong with the text of one file. (Clippy counts the lines of functions.)
 pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     let mut violations = Vec::new();
     if !file.lines.first().is_some_and(|line| line.starts_with("//! ")) {
         let what = "begins without `//!`: say in the first line what the file is for";
-        violations.push(file.violation_of_all(what));
+        violations.push(file.violation(0, what));
     }
     let len = file.lines.len();
     if len > MAX_FILE_LINES {
         let what = format!("{len} lines, at most {MAX_FILE_LINES}: split it by responsibility");
-        violations.push(file.violation_of_all(what));
+        violations.push(file.violation(0, what));
     }
     for (number, line) in file.lines.iter().enumerate() {
+        let mut add = |what: String| violations.push(file.violation(number + 1, what));
         for word in UNFINISHED.iter().filter(|word| line.contains(**word)) {
-            violations.push(file.violation(number, format!("`{word}`: finish it, or leave it out")));
+            add(format!("`{word}`: finish it, or leave it out"));
         }
-        if file.is_test(number) && sleeps(code(line)) {
-            let what = "a sleep in a test: wait for the event, or pause the clock";
-            violations.push(file.violation(number, what));
+        if file.is_test(number) && sleeps(line) {
+            add("a sleep in a test: wait for the event, or pause the clock".to_owned());
         }
-        if let Some((name, term)) = private_name(code(line)) {
-            violations.push(file.violation(number, format!("`{name}` is a private word: say `{term}`")));
+        let names = declared(line).filter(|(keyword, _)| !["const", "static"].contains(keyword));
+        for (name, term) in names.filter_map(|(_, name)| private(name)) {
+            add(format!("`{name}` is a private word: say `{term}`"));
         }
     }
     violations
 }
 
-/// A private word that this code declares as a name, with the term to use instead.
-fn private_name(code: &str) -> Option<(&'static str, &'static str)> {
-    let words = code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
-    let mut is_declared = false;
-    for word in words {
-        if is_declared {
-            return PRIVATE.into_iter().find(|(name, _)| *name == word);
-        }
-        is_declared = KEYWORDS.contains(&word);
-    }
-    None
+/// A private word, with the term to use instead.
+fn private(name: &str) -> Option<(&'static str, &'static str)> {
+    PRIVATE.split_whitespace().filter_map(|pair| pair.split_once('=')).find(|(private, _)| *private == name)
 }
 
-/// Whether this code calls a `sleep` function, by whatever path it was imported. A method of that
-/// name belongs to a simulated clock.
-fn sleeps(code: &str) -> bool {
+/// Whether this line calls a `sleep` function, by whatever path it was imported. A method of that name belongs to a
+/// simulated clock.
+fn sleeps(line: &str) -> bool {
+    let code = line.split_once("//").map_or(line, |(code, _)| code);
     code.match_indices(SLEEP).any(|(at, _)| {
-        let before = code[..at].chars().next_back();
-        !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '.')
+        !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '.')
     })
 }
 
 /// More than this and a file holds two things.
 const MAX_FILE_LINES: usize = 600;
 
-/// Keywords before a declared name.
-const KEYWORDS: [&str; 6] = ["struct", "enum", "trait", "type", "fn", "mod"];
-
 /// Names that were replaced because a reader cannot guess them, with the standard terms.
-const PRIVATE: [(&str, &str); 52] = [
-    ("Doorway", "HandshakeLimiter"),
-    ("ChunkRoom", "MemoryBudget"),
-    ("line_up", "enqueue"),
-    ("Came", "SignaturePart"),
-    ("Told", "SignatureComplete"),
-    ("Carrier", "Route"),
-    ("Carried", "DeliveryReport"),
-    ("Drained", "ShutdownReport"),
-    ("GaveUp", "RetryError"),
-    ("LeftWhy", "UnresolvedReason"),
-    ("Promise", "Durability"),
-    ("Turns", "DeterministicScheduler"),
-    ("Stray", "OrphanedTempFile"),
-    ("Steering", "Controller"),
-    ("Crowd", "CompetingTraffic"),
-    ("Lift", "BandwidthProbe"),
-    ("roomy", "underutilized"),
-    ("farewell", "flush_close"),
-    ("see_off", "await_ack"),
-    ("take_leave", "confirm_reset"),
-    ("hear_out", "drain"),
-    ("Audience", "OutputMode"),
-    ("Tally", "ProgressState"),
-    ("Verdict", "Diagnosis"),
-    ("Party", "TestProcess"),
-    ("standstill", "suspend"),
-    ("vitals", "process_stats"),
-    ("WantCuts", "WantSignatures"),
-    ("PlacedCut", "Block"),
-    ("Landing", "ResolvedDestination"),
-    ("Leftovers", "JournalState"),
-    ("Held", "Reservation"),
-    ("Place", "Permit"),
-    ("Places", "ConcurrencyLimit"),
-    ("Share", "Quota"),
-    ("Stage", "Fixture"),
-    ("Trail", "OffsetPredictor"),
-    ("lead", "predict"),
-    ("look_around", "resync"),
-    ("Credit", "ConnectionMemoryBudget"),
-    ("Windows", "ConnectionWindows"),
-    ("Growth", "WindowAutotune"),
-    ("Ask", "SignatureRequest"),
-    ("Due", "Pending"),
-    ("Dial", "PeerTarget"),
-    ("Duel", "RawPair"),
-    ("RootHasher", "TransferHasher"),
-    ("Course", "Workload"),
-    ("Lap", "Sample"),
-    ("Leased", "DropTracked"),
-    ("Cut", "BlockSignature"),
-    ("Cuts", "BlockSignatures"),
-];
+const PRIVATE: &str = "
+Doorway=HandshakeLimiter ChunkRoom=MemoryBudget line_up=enqueue Came=SignaturePart Told=SignatureComplete
+Carrier=Route Carried=DeliveryReport Drained=ShutdownReport GaveUp=RetryError LeftWhy=UnresolvedReason
+Promise=Durability Turns=DeterministicScheduler Stray=OrphanedTempFile Steering=Controller
+Crowd=CompetingTraffic Lift=BandwidthProbe roomy=underutilized farewell=flush_close see_off=await_ack
+take_leave=confirm_reset hear_out=drain Audience=OutputMode Tally=ProgressState Verdict=Diagnosis
+Party=TestProcess standstill=suspend vitals=process_stats WantCuts=WantSignatures PlacedCut=Block
+Landing=ResolvedDestination Leftovers=JournalState Held=Reservation Place=Permit Places=ConcurrencyLimit
+Share=Quota Stage=Fixture Trail=OffsetPredictor lead=predict look_around=resync
+Credit=ConnectionMemoryBudget Windows=ConnectionWindows Growth=WindowAutotune Ask=SignatureRequest
+Due=Pending Dial=PeerTarget Duel=RawPair RootHasher=TransferHasher Course=Workload Lap=Sample
+Leased=DropTracked Cut=BlockSignature Cuts=BlockSignatures
+";
 
 // Put together from two halves, or this file would break its own rules.
 const UNFINISHED: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
@@ -137,8 +86,8 @@ mod tests {
 
     #[test]
     fn a_private_word_is_refused_as_a_declared_name_only() {
-        for (name, _) in PRIVATE {
-            for keyword in KEYWORDS {
+        for name in PRIVATE.split_whitespace().filter_map(|pair| Some(pair.split_once('=')?.0)) {
+            for keyword in ["struct", "enum", "trait", "type", "fn", "mod"] {
                 assert_eq!(
                     count("crates/x/src/a.rs", &format!("pub(crate) {keyword} {name}<T>;")),
                     1,

@@ -100,9 +100,9 @@ fn visit(krate: &Crate, module: usize, prefix: &str, named: &mut Vec<(String, Me
             }
             Item::Use(brings) if is_public(&brings.vis) => {
                 // What a glob is of must be a module.
-                for leaf in leaves(&brings.tree) {
-                    for meaning in krate.meanings_of(module, &leaf.path) {
-                        bring(krate, prefix, leaf.name.as_deref(), meaning, named);
+                for (path, name) in leaves(&brings.tree) {
+                    for meaning in krate.meanings_of(module, &path) {
+                        bring(krate, prefix, name.as_deref(), meaning, named);
                     }
                 }
             }
@@ -127,7 +127,8 @@ fn bring(
         (Meaning::Module(found), Some(name)) => visit(krate, found, &format!("{prefix}{name}::"), named),
         (Meaning::Item(module, i), _) => {
             let item = &krate.modules[module].items[i];
-            if !is_hidden(attributes(item)) && public_name(item).is_some() {
+            if !is_hidden(attributes(item)) && (matches!(item, Item::Macro(_)) || public_name(item).is_some())
+            {
                 named.push((path, Meaning::Item(module, i)));
             }
         }
@@ -181,12 +182,6 @@ impl Render<'_> {
                 entry.is_type = from.rsplit("::").next().is_some_and(is_type_name);
                 entry.lines.push(format!("{}: pub use {from}", entry.path));
             }
-            Meaning::Made(module, i, name) => {
-                entry.is_type = is_type_name(name);
-                let here = &self.krate.modules[*module];
-                let text = &here.text[here.items[*i].span().byte_range()];
-                entry.lines.push(format!("{}: made by {}", entry.path, one_line(text)));
-            }
             Meaning::Item(module, i) => {
                 self.item(&mut entry, *module, &self.krate.modules[*module].items[*i])
             }
@@ -200,6 +195,10 @@ impl Render<'_> {
 
     fn item(&self, entry: &mut Entry, module: usize, item: &Item) {
         let text = &self.krate.modules[module].text;
+        if let Item::Macro(_) = item {
+            entry.is_type = true;
+            entry.lines.push(format!("{}: made by {}", entry.path, between(text, item, item)));
+        }
         let (Some((vis, _)), Some(body_at)) = (declared(item), body_at(item)) else { return };
         let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
         let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
@@ -379,8 +378,7 @@ fn derived(attributes: &[Attribute]) -> String {
 }
 
 fn public_name(item: &Item) -> Option<String> {
-    let (vis, ident) = declared(item)?;
-    is_public(vis).then(|| ident.to_string())
+    declared(item).filter(|(vis, _)| is_public(vis)).map(|(_, name)| name)
 }
 
 fn is_public(visibility: &Visibility) -> bool {

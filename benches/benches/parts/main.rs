@@ -1,7 +1,6 @@
 //! The parts of shiplane, each on one thread: `cargo bench -p shiplane-benches`, or with a name at the end
-//! for one of them. What they add up to is measured by `cargo xtask bench`.
+//! for one of them. What they add up to is measured by `cargo xtask bench`, calls by the program `rpc_flow`.
 
-mod calls;
 mod chunking;
 mod congestion;
 mod frame;
@@ -11,15 +10,7 @@ mod manifest;
 use criterion::{criterion_group, criterion_main};
 use shiplane_benches::Failure;
 
-criterion_group!(
-    parts,
-    frame::bench,
-    hashing::bench,
-    manifest::bench,
-    chunking::bench,
-    calls::bench,
-    congestion::bench
-);
+criterion_group!(parts, frame::bench, hashing::bench, manifest::bench, chunking::bench, congestion::bench);
 criterion_main!(parts);
 
 /// Hands a bench's failure to criterion, which knows none.

@@ -5,7 +5,6 @@
 //! link is a test's own.
 
 use std::{
-    error::Error,
     net::SocketAddr,
     sync::{
         Arc,
@@ -15,28 +14,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
+use shiplane_benches::{Failure, runtime};
 use shiplane_transport::{
     Admission, ChunkSource, LaneOptions, PeerConnection, QuicTransport, TransportConfig, Trust,
     internals::{ChunkSink, CongestionControl, SinkError},
 };
 use shiplane_wire::{DigestAlgorithm, Durability, Stored, Verified};
 
-type Failure = Box<dyn Error + Send + Sync>;
-
 #[derive(Parser)]
-struct Args {
-    #[command(subcommand)]
-    role: Role,
-}
-
-#[derive(Subcommand)]
-enum Role {
+enum Args {
     /// Take chunks from one sender until it has gone
-    Receive {
-        #[arg(long, default_value = "0.0.0.0:0")]
-        bind: SocketAddr,
-    },
+    Receive,
     /// Send, then print the figures
     Send(SendArgs),
 }
@@ -45,39 +34,27 @@ enum Role {
 struct SendArgs {
     addr: SocketAddr,
     /// Stop after this number of MiB
-    #[arg(long, default_value_t = 128)]
+    #[arg(long)]
     mib: u64,
     /// Start no chunk after this number of seconds
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long)]
     seconds: f64,
-    #[arg(long, default_value_t = 16)]
-    streams: u64,
-    #[arg(long, default_value_t = 2048)]
-    chunk_kib: usize,
-    #[arg(long, value_enum, default_value_t = Control::Shiplane)]
-    control: Control,
-    /// For `--control fixed`
-    #[arg(long, default_value_t = 0)]
-    window_bytes: u64,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Control {
-    Shiplane,
-    Cubic,
-    Fixed,
+    /// A window that stays as it is, in place of our congestion control
+    #[arg(long)]
+    window_bytes: Option<u64>,
 }
 
 fn main() -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match Args::parse().role {
-        Role::Receive { bind } => runtime.block_on(receive(bind)),
-        Role::Send(args) => runtime.block_on(send(args)),
-    }
+    runtime()?.block_on(async {
+        match Args::parse() {
+            Args::Receive => receive().await,
+            Args::Send(args) => send(args).await,
+        }
+    })
 }
 
-async fn receive(bind: SocketAddr) -> Result<(), Failure> {
-    let transport = QuicTransport::builder().trust(anyone()).bind(bind)?;
+async fn receive() -> Result<(), Failure> {
+    let transport = QuicTransport::builder().trust(anyone()).bind(anywhere())?;
     println!("{}", transport.local_addr()?);
     let (_, peer) = transport.accept().await?;
     let mut lanes = tokio::task::JoinSet::new();
@@ -99,13 +76,9 @@ async fn receive(bind: SocketAddr) -> Result<(), Failure> {
 }
 
 async fn send(args: SendArgs) -> Result<(), Failure> {
-    let congestion = match args.control {
-        Control::Shiplane => CongestionControl::Shiplane,
-        Control::Cubic => CongestionControl::Cubic,
-        Control::Fixed => CongestionControl::Fixed { window_bytes: args.window_bytes },
-    };
-    let config = TransportConfig::default().congestion(congestion);
-    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(([0, 0, 0, 0], 0).into())?;
+    let fixed = args.window_bytes.map(|window_bytes| CongestionControl::Fixed { window_bytes });
+    let config = TransportConfig::default().congestion(fixed.unwrap_or(CongestionControl::Shiplane));
+    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(anywhere())?;
     let start = Instant::now();
     let peer = transport.connect(args.addr).await?;
     let idle_rtt = peer.stats().path.rtt;
@@ -128,15 +101,15 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Keeps `streams` chunks under way until the bytes or the time are used up.
+/// Keeps [`STREAMS`] chunks under way until the bytes or the time are used up.
 async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant) -> Result<u64, Failure> {
-    let chunk = Bytes::from(vec![7; args.chunk_kib * 1024]);
+    let chunk = Bytes::from(vec![7; CHUNK_LEN_BYTES]);
     let chunks = args.mib * 1024 * 1024 / chunk.len() as u64;
     let taken = Arc::new(AtomicU64::new(0));
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
     let options = lane_options();
-    for _ in 0..args.streams {
+    for _ in 0..STREAMS {
         let (peer, taken, source) =
             (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
         let options = options.clone();
@@ -179,14 +152,9 @@ async fn send_messages(
     took
 }
 
-/// The queue of the start is the start's.
-const START_UP_RTTS: u32 = 12;
-
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    sorted
-        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or_default()
+    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 /// Takes chunks and keeps nothing.
@@ -216,6 +184,17 @@ fn lane_options() -> LaneOptions {
 fn anyone() -> Trust {
     Trust::ask(|_| Admission::Trusted)
 }
+
+fn anywhere() -> SocketAddr {
+    ([0, 0, 0, 0], 0).into()
+}
+
+const STREAMS: u64 = 16;
+
+const CHUNK_LEN_BYTES: usize = 2 << 20;
+
+/// The queue of the start is the start's.
+const START_UP_RTTS: u32 = 12;
 
 /// More than a round trip of any path this is used on, so that the receiver ends too.
 const GRACE: Duration = Duration::from_secs(1);

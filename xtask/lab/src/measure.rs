@@ -35,7 +35,7 @@ use self::pipe::Conditions;
 use self::transfer::Ends;
 
 use self::busy::Busy;
-use self::lane::{Amount, Control, Flow};
+use self::lane::{Flow, PERFECT_PRODUCTS};
 use self::pipe::Counts;
 use self::programs::{Contender, Job, Program, Programs, Way};
 use self::report::{Measured, PERFECT};
@@ -112,8 +112,8 @@ impl Measurement {
         let data = Data::lay(row.workload, &self.scratch)?;
         let contenders = self.programs.contenders(row).into_iter();
         let mut all: Vec<_> = contenders.map(|one| Measured::new(&one.name.clone(), Some(one))).collect();
-        let mut lanes = [(Control::Perfect, PERFECT), (Control::Shiplane, "our lane")]
-            .map(|(control, name)| (control, Measured::new(name, None)));
+        let mut lanes = [(Some(PERFECT_PRODUCTS), PERFECT), (None, "our lane")]
+            .map(|(products, name)| (products, Measured::new(name, None)));
         let warm_ups = u32::from(row.link.is_none());
         let mut busy = None;
         for number in 0..self.runs + warm_ups {
@@ -131,11 +131,11 @@ impl Measurement {
                 }
             }
             if let (Some(link), Some(program)) = (row.link.filter(|_| row.has_lane()), &self.lane) {
-                for (control, lane) in &mut lanes {
+                for (products, lane) in &mut lanes {
                     interrupt::check()?;
                     let link = Link::new(link, self.seed + u64::from(number))?;
-                    let flow = Flow::start(&link, program, *control, Amount::Mib(row.file_bytes() >> 20))?
-                        .finish()?;
+                    let flow =
+                        Flow::start(&link, program, *products, row.file_bytes() >> 20, 60)?.finish()?;
                     println!("  {:28} {:.1} Mbit/s", lane.name, flow.mbit_s);
                     lane.note = format!("messages beside it: p99 {:.0} ms", flow.message_p99_ms);
                     lane.samples.push(flow.sample());
@@ -158,8 +158,10 @@ impl Measurement {
         }
         let serving = ends.at_server(|| self.programs.serve(contender, &job))?;
         let limit = if row.link.is_some() { LINK_LIMIT } else { LIMIT };
-        let client =
-            || ends.run(&contender.name, &mut self.programs.client(contender, &serving, &job)?, limit);
+        let client = || {
+            let mut command = self.programs.client(contender, &serving, &job)?;
+            ends.run(&contender.name, &mut command, limit, |_| Ok(()))
+        };
         let mut used_before = Duration::ZERO;
         if contender.program == Program::Shiplane(Way::Second) {
             client()?.ended.expect_success("the first receiver")?;
@@ -196,11 +198,6 @@ impl Measurement {
 }
 
 impl Row {
-    /// What the link carries, in Mbit/s.
-    fn link_mbit(&self) -> f64 {
-        self.link.map_or(f64::NAN, |link| link.rate_mbit)
-    }
-
     /// Whether it is a large file over a link, for which the lane alone is measured too.
     fn has_lane(&self) -> bool {
         self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Way::Durable)

@@ -5,11 +5,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -25,7 +25,10 @@ use tarpc::{
     tokio_serde::formats::Bincode,
     tokio_util::codec::{Framed, LengthDelimitedCodec},
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
 
 /// Sends a body and gets it back.
 pub(crate) trait Echo: Send + Sync + 'static {
@@ -70,23 +73,19 @@ impl Shiplane {
         Ok(Self { client, _transport: transport })
     }
 
-    /// Fills the connection with chunks from here to there.
-    pub(crate) fn start_bulk(&self) -> Bulk {
-        let state = Arc::new(BulkState::default());
+    /// Fills the connection with chunks from here to there, until the tasks are dropped.
+    pub(crate) fn start_bulk(&self, sent_bytes: &Arc<AtomicU64>) -> JoinSet<Result<(), Failure>> {
         let chunk = Bytes::from(vec![7; CHUNK_LEN_BYTES]);
-        let mut lanes = tokio::task::JoinSet::new();
-        for _ in 0..LANES {
-            let (peer, state) = (Arc::clone(self.client.connection()), Arc::clone(&state));
+        let lane = |_| {
+            let (peer, sent_bytes) = (Arc::clone(self.client.connection()), Arc::clone(sent_bytes));
             let source = ChunkSource::Memory(chunk.clone());
-            lanes.spawn(async move {
-                while !state.is_over.load(Ordering::Relaxed) {
-                    let sent_bytes = peer.send_chunk_verified(&source).await?;
-                    state.sent_bytes.fetch_add(sent_bytes, Ordering::Relaxed);
+            async move {
+                loop {
+                    sent_bytes.fetch_add(peer.send_chunk_verified(&source).await?, Ordering::Relaxed);
                 }
-                Ok::<(), Failure>(())
-            });
-        }
-        Bulk { state, lanes, since: Instant::now().into() }
+            }
+        };
+        (0..LANES).map(lane).collect()
     }
 }
 
@@ -100,7 +99,7 @@ impl Echo for Shiplane {
 
 /// Takes the bulk that comes beside the calls.
 async fn swallow(peer: Arc<PeerConnection>) {
-    let mut lanes = tokio::task::JoinSet::new();
+    let mut lanes = JoinSet::new();
     for _ in 0..LANES {
         let peer = Arc::clone(&peer);
         lanes.spawn(async move {
@@ -108,39 +107,6 @@ async fn swallow(peer: Arc<PeerConnection>) {
         });
     }
     lanes.join_all().await;
-}
-
-/// A bulk transfer under way.
-pub(crate) struct Bulk {
-    state: Arc<BulkState>,
-    lanes: tokio::task::JoinSet<Result<(), Failure>>,
-    since: std::cell::Cell<Instant>,
-}
-
-#[derive(Default)]
-struct BulkState {
-    is_over: AtomicBool,
-    sent_bytes: AtomicU64,
-}
-
-impl Bulk {
-    /// Counts from here on.
-    pub(crate) fn reset(&self) {
-        self.state.sent_bytes.store(0, Ordering::Relaxed);
-        self.since.set(Instant::now());
-    }
-
-    pub(crate) fn megabytes_a_second(&self) -> f64 {
-        self.state.sent_bytes.load(Ordering::Relaxed) as f64 / 1e6 / self.since.get().elapsed().as_secs_f64()
-    }
-
-    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
-        self.state.is_over.store(true, Ordering::Relaxed);
-        while let Some(lane) = self.lanes.join_next().await {
-            lane??;
-        }
-        Ok(())
-    }
 }
 
 /// A stream for each call, nothing on it but the body.

@@ -2,27 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// One round of one contender.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
-    calls_per_s: f64,
-    p50_us: f64,
-    p99_us: f64,
-    /// What the lane carried meanwhile.
-    pub(crate) bulk_mb_per_s: Option<f64>,
-}
+/// One round of one contender: calls a second, half of them and 99 % of them within so many µs, and what the bulk carried
+/// meanwhile in MB/s.
+pub(crate) type Sample = [f64; 4];
 
-impl Sample {
-    pub(crate) fn new(mut latencies_ns: Vec<u64>, took: Duration) -> Self {
-        latencies_ns.sort_unstable();
-        let at = |share: f64| {
-            let last = latencies_ns.len().saturating_sub(1);
-            let index = (last as f64 * share).round() as usize;
-            latencies_ns.get(index).map_or(f64::NAN, |&ns| ns as f64 / 1000.0)
-        };
-        let calls_per_s = latencies_ns.len() as f64 / took.as_secs_f64();
-        Self { calls_per_s, p50_us: at(0.5), p99_us: at(0.99), bulk_mb_per_s: None }
-    }
+pub(crate) fn sample(mut latencies_ns: Vec<u64>, took: Duration) -> Sample {
+    latencies_ns.sort_unstable();
+    let within = |share: f64| {
+        let at = (latencies_ns.len().saturating_sub(1) as f64 * share).round() as usize;
+        latencies_ns.get(at).map_or(f64::NAN, |&ns| ns as f64 / 1000.0)
+    };
+    [latencies_ns.len() as f64 / took.as_secs_f64(), within(0.5), within(0.99), f64::NAN]
 }
 
 /// All rounds.
@@ -37,32 +27,27 @@ impl Figures {
     }
 
     /// A Markdown table; ratios are those to `reference` with as many calls in flight.
-    pub(crate) fn print(&self, reference: &str) {
+    pub(crate) fn print(&self, reference: &'static str) {
         println!(
             "| | in flight | calls/s | p50, µs | p99, µs | the bulk, MB/s | calls ÷ quinn's | p50 ÷ quinn's |"
         );
         println!("|---|--:|--:|--:|--:|--:|--:|--:|");
         for ((in_flight, name), samples) in &self.rows {
-            let of = |figure: fn(&Sample) -> f64| median(samples.iter().map(figure));
-            let (calls, p50) = (of(|sample| sample.calls_per_s), of(|sample| sample.p50_us));
-            let p99 = of(|sample| sample.p99_us);
-            let bulk = of(|sample| sample.bulk_mb_per_s.unwrap_or(f64::NAN));
-            let other = self.rows.get(&(*in_flight, reference));
-            let ratio = |own: f64, figure: fn(&Sample) -> f64| {
-                own / other.map_or(f64::NAN, |other| median(other.iter().map(figure)))
-            };
-            let (calls_ratio, p50_ratio) =
-                (ratio(calls, |sample| sample.calls_per_s), ratio(p50, |sample| sample.p50_us));
+            let [calls, p50, p99, bulk] = medians(samples);
+            let other = self.rows.get(&(*in_flight, reference)).map_or([f64::NAN; 4], |rows| medians(rows));
             println!(
-                "| {name} | {in_flight} | {calls:.0} | {p50:.1} | {p99:.1} | {bulk:.0} | {calls_ratio:.2} | \
-                 {p50_ratio:.2} |"
+                "| {name} | {in_flight} | {calls:.0} | {p50:.1} | {p99:.1} | {bulk:.0} | {:.2} | {:.2} |",
+                calls / other[0],
+                p50 / other[1],
             );
         }
     }
 }
 
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+fn medians(samples: &[Sample]) -> Sample {
+    [0, 1, 2, 3].map(|figure| {
+        let mut values: Vec<f64> = samples.iter().map(|sample| sample[figure]).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    })
 }

@@ -8,7 +8,10 @@ mod contenders;
 mod figures;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,7 +21,7 @@ use shiplane_benches::{Failure, runtime};
 
 use self::{
     contenders::{BareQuinn, Echo, Shiplane, Tarpc},
-    figures::{Figures, Sample},
+    figures::{Figures, Sample, sample},
 };
 
 #[derive(Parser)]
@@ -103,22 +106,22 @@ async fn calls<E: Echo>(echo: &Arc<E>, callers: usize, duration: Duration) -> Re
     while let Some(caller) = running.join_next().await {
         latencies_ns.extend(caller??);
     }
-    Ok(Sample::new(latencies_ns, began.elapsed()))
+    Ok(sample(latencies_ns, began.elapsed()))
 }
 
 /// Calls one at a time while chunks go the same way, as many lanes at a time as a transfer has.
 async fn beside_bulk(args: &Args, figures: &mut Figures) -> Result<(), Failure> {
     for _ in 0..args.rounds {
         let shiplane = Arc::new(Shiplane::connect().await?);
-        let bulk = shiplane.start_bulk();
-        let each = Duration::from_millis(args.each_ms);
+        let sent_bytes = Arc::new(AtomicU64::new(0));
+        let _bulk = shiplane.start_bulk(&sent_bytes);
         // A second, so that the window is open and the path known.
         calls(&shiplane, 1, Duration::from_secs(1)).await?;
-        bulk.reset();
-        let mut sample = calls(&shiplane, 1, each * 3).await?;
-        sample.bulk_mb_per_s = Some(bulk.megabytes_a_second());
+        let (began, before) = (Instant::now(), sent_bytes.load(Ordering::Relaxed));
+        let mut sample = calls(&shiplane, 1, Duration::from_millis(args.each_ms) * 3).await?;
+        let bytes = sent_bytes.load(Ordering::Relaxed) - before;
+        sample[3] = bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
         figures.add("shiplane beside bulk", 1, sample);
-        bulk.stop().await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The lane alone, memory to memory: separates the link's cost from the program's.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,21 +12,6 @@ use xtask::process::{Running, Usage};
 use super::Sample;
 use super::link::{Link, RECEIVER};
 use super::transfer::End;
-
-/// What steers a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Control {
-    Shiplane,
-    /// A window fixed at 1.1 bandwidth-delay products: what a controller can hardly exceed.
-    Perfect,
-}
-
-/// When a flow ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Amount {
-    Mib(u64),
-    Seconds(u64),
-}
 
 /// What a flow measured of itself.
 #[derive(Clone, Copy, Debug)]
@@ -61,28 +46,26 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Starts both sides of `program` on the link.
-    pub(super) fn start(link: &Link, program: &Path, control: Control, amount: Amount) -> Result<Self> {
+    /// Starts both sides of `program` on the link, with a window fixed at so many bandwidth-delay products or with our
+    /// control; it ends after so much or, if its control collapses, after so long.
+    pub(super) fn start(
+        link: &Link,
+        program: &Path,
+        products: Option<f64>,
+        mib: u64,
+        seconds: u64,
+    ) -> Result<Self> {
         let mut command = Command::new(program);
-        command.arg("receive").stdin(Stdio::null()).stdout(Stdio::piped());
-        let receiver = link.receiver().within(|| Running::start("lane_flow receive", &mut command))?;
+        let receiver = link.receiver().within(|| Running::heard("lane_flow", command.arg("receive")))?;
         let address = receiver.next_line(START_LIMIT)?.context("lane_flow receive printed nothing")?;
         let port = address.rsplit(':').next().context("lane_flow receive printed no address")?;
         let mut command = Command::new(program);
-        command.args(["send", &format!("{RECEIVER}:{port}")]).stdin(Stdio::null()).stdout(Stdio::piped());
-        if control == Control::Perfect {
-            let window_bytes = (link.conditions.product_bytes() * PERFECT_PRODUCTS) as u64;
-            command.args(["--control", "fixed", "--window-bytes", &window_bytes.to_string()]);
-        }
-        // A controller that collapses ends too.
-        let (mib, seconds) = match amount {
-            Amount::Mib(mib) => (mib, 60),
-            Amount::Seconds(seconds) => (1_000_000, seconds),
-        };
+        command.args(["send", &format!("{RECEIVER}:{port}")]);
         command.args(["--mib", &mib.to_string(), "--seconds", &seconds.to_string()]);
-        let sender = link.sender().within(|| Running::start("lane_flow send", &mut command))?;
-        let limit = Duration::from_secs(seconds + 120);
-        Ok(Self { sender, limit, _receiver: receiver })
+        let window = products.map(|products| (link.conditions.product_bytes() * products) as u64);
+        command.args(window.map(|bytes| format!("--window-bytes={bytes}")));
+        let sender = link.sender().within(|| Running::heard("lane_flow", &mut command))?;
+        Ok(Self { sender, limit: Duration::from_secs(seconds + 120), _receiver: receiver })
     }
 
     /// Waits for its end.
@@ -109,5 +92,9 @@ pub(super) fn build() -> Result<PathBuf> {
 /// A program that does not come up within this is not going to.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Between the 1.05 and 1.2 that measured alike.
-const PERFECT_PRODUCTS: f64 = 1.1;
+/// The window, in bandwidth-delay products, that a controller can hardly exceed: between the 1.05 and 1.2 that measured
+/// alike.
+pub(super) const PERFECT_PRODUCTS: f64 = 1.1;
+
+/// What no flow carries in its time.
+pub(super) const ENDLESS_MIB: u64 = 1_000_000;

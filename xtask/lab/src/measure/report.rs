@@ -11,7 +11,7 @@ use super::machine::{self, Kind};
 use super::programs::{Contender, Program, Way};
 use super::transfer::End;
 use super::workload::Workload;
-use super::{Must, Row, Sample};
+use super::{Conditions, Must, Row, Sample};
 
 /// All counted runs of one program, or of the lane alone.
 #[derive(Debug)]
@@ -29,10 +29,6 @@ impl Measured {
         Self { name: name.to_owned(), contender, samples: Vec::new(), note: String::new() }
     }
 
-    fn program(&self) -> Option<Program> {
-        self.contender.as_ref().map(|contender| contender.program)
-    }
-
     fn is_ours(&self) -> bool {
         self.contender.as_ref().is_some_and(Contender::is_ours)
     }
@@ -46,7 +42,6 @@ impl Measured {
         }
     }
 
-    /// A figure of each run.
     fn each(&self, figure: impl Fn(&Sample) -> f64) -> Vec<f64> {
         self.samples.iter().map(figure).collect()
     }
@@ -87,11 +82,8 @@ impl Section {
     }
 
     fn markdown(&self) -> String {
-        format!(
-            "## {}\n\n{}",
-            self.title,
-            self.tables.iter().map(|table| markdown(table) + "\n").collect::<String>()
-        )
+        let tables: String = self.tables.iter().map(|table| markdown(table) + "\n").collect();
+        format!("## {}\n\n{tables}", self.title)
     }
 }
 
@@ -150,37 +142,41 @@ fn loopback_cells(row: &Row, measured: &Measured) -> Vec<String> {
     // Where nothing has to be carried, there is no rate.
     let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
     let gigabytes = (!matches!(row.workload, Workload::Unchanged(_))).then_some(bytes as f64 / 1e9);
-    let cpu =
-        |figure: fn(&Sample) -> f64| format!("{:.2}", measured.median(figure) / gigabytes.unwrap_or(1.0));
-    let rate = |gigabytes| format!("{:.2}", gigabytes / measured.median(seconds));
-    let wire: Option<Vec<f64>> = measured.samples.iter().map(|one| Some(one.wire_bytes? as f64)).collect();
+    let rate = gigabytes.map(|gigabytes| gigabytes / measured.median(seconds));
+    let cpu = |figure: fn(&Sample) -> f64| two(measured.median(figure) / gigabytes.unwrap_or(1.0));
+    let wire = median_of_known(measured, |sample| Some(sample.wire_bytes? as f64));
     let mut cells = times(measured).to_vec();
     cells.extend([
-        gigabytes.map_or_else(dash, rate),
+        rate.map_or_else(dash, two),
         cpu(Sample::cpu),
         cpu(|sample| sample.server.cpu.as_secs_f64()),
         cpu(|sample| sample.client.cpu.as_secs_f64()),
     ]);
     cells.extend(peaks(measured));
-    cells.push(wire.map_or_else(dash, |wire| units::megabytes(median(wire) as u64)));
+    cells.push(wire.map_or_else(dash, |wire| units::megabytes(wire as u64)));
     cells
 }
 
 fn link_cells(row: &Row, measured: &Measured, perfect: Option<f64>) -> Vec<String> {
     let rate = measured.median(Sample::mbit_s);
-    let rtt_ms = row.link.map_or(f64::NAN, |link| link.rtt_ms);
-    let resent: Option<Vec<f64>> = measured.samples.iter().map(|sample| sample.resent_percent).collect();
+    let (rtt_ms, rate_mbit) = row.link.map_or((f64::NAN, f64::NAN), |link| (link.rtt_ms, link.rate_mbit));
+    let resent = median_of_known(measured, |sample| sample.resent_percent);
     let mut cells = times(measured).to_vec();
     cells.extend([
         format!("{rate:.1}"),
-        format!("{:.2}", rate / row.link_mbit()),
-        perfect.map_or_else(dash, |perfect| format!("{:.2}", rate / perfect)),
+        two(rate / rate_mbit),
+        perfect.map_or_else(dash, |perfect| two(rate / perfect)),
         format!("{:.1}", measured.median(seconds) * 1e3 / rtt_ms),
-        resent.map_or_else(dash, |resent| format!("{:.1}", median(resent))),
+        resent.map_or_else(dash, |resent| format!("{resent:.1}")),
     ]);
     cells.extend(peaks(measured));
     cells.push(measured.note.clone());
     cells
+}
+
+/// None if a run has no such figure.
+fn median_of_known(measured: &Measured, figure: fn(&Sample) -> Option<f64>) -> Option<f64> {
+    measured.samples.iter().map(figure).collect::<Option<_>>().map(median)
 }
 
 /// Name, median and range; a star where a run was stopped.
@@ -191,8 +187,7 @@ fn times(measured: &Measured) -> [String; 3] {
         Some(End::Stopped | End::Done) => "*",
         Some(End::Failed(_)) => ", failed",
     };
-    let middle = format!("{:.2} s{mark}", median(times.clone()));
-    [measured.name.clone(), middle, range(&times)]
+    [measured.name.clone(), format!("{} s{mark}", two(median(times.clone()))), range(&times)]
 }
 
 fn range(values: &[f64]) -> String {
@@ -209,6 +204,10 @@ fn peaks(measured: &Measured) -> [String; 2] {
     })
 }
 
+fn two(value: f64) -> String {
+    format!("{value:.2}")
+}
+
 pub(super) fn dash() -> String {
     "–".to_owned()
 }
@@ -216,66 +215,48 @@ pub(super) fn dash() -> String {
 /// A mark to be reached, and one to be aimed at. None where the figure is only told.
 #[derive(Debug)]
 struct Target {
-    what: String,
+    what: &'static str,
     /// Of each round; empty if a program that it takes is missing.
     values: Vec<f64>,
-    must: Option<Bound>,
-    aim: Option<Bound>,
-}
-
-/// A figure is good on one side of it.
-#[derive(Clone, Copy, Debug)]
-enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
+    is_floor: bool,
+    must: Option<f64>,
+    aim: Option<f64>,
 }
 
 impl Target {
-    fn at_least(what: &str, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
-        let [must, aim] = [must, aim].map(|bound| Some(Bound::AtLeast(bound)));
-        Self { what: what.to_owned(), values, must, aim }
+    fn at_least(what: &'static str, must: f64, values: Vec<f64>) -> Self {
+        Self { what, values, is_floor: true, must: Some(must), aim: None }
     }
 
-    fn at_most(what: &str, (must, aim): (f64, f64), values: Vec<f64>) -> Self {
-        let [must, aim] = [must, aim].map(|bound| Some(Bound::AtMost(bound)));
-        Self { what: what.to_owned(), values, must, aim }
+    fn at_most(what: &'static str, must: f64, values: Vec<f64>) -> Self {
+        Self { is_floor: false, ..Self::at_least(what, must, values) }
     }
 
-    fn told(what: &str, values: Vec<f64>) -> Self {
-        Self { what: what.to_owned(), values, must: None, aim: None }
+    fn told(what: &'static str, values: Vec<f64>) -> Self {
+        Self { what, values, is_floor: false, must: None, aim: None }
     }
 
-    fn without_aim(self) -> Self {
-        Self { aim: None, ..self }
+    fn aim(self, aim: f64) -> Self {
+        Self { aim: Some(aim), ..self }
     }
 
     fn row(&self) -> Vec<String> {
         let value = (!self.values.is_empty()).then(|| median(self.values.clone()));
-        let shown = value.map_or_else(|| "something is missing".to_owned(), |value| format!("{value:.2}"));
-        let mut row = vec![self.what.clone(), shown];
-        row.push(value.map_or_else(String::new, |_| range(&self.values)));
+        let mut row = vec![
+            self.what.to_owned(),
+            value.map_or_else(|| "something is missing".to_owned(), two),
+            value.map_or_else(String::new, |_| range(&self.values)),
+        ];
         for bound in [self.must, self.aim] {
-            let holds = bound.map(|bound| value.map_or("?", |value| yes_or_no(bound.holds(value))));
-            row.push(bound.map_or_else(String::new, Bound::text));
-            row.push(holds.unwrap_or_default().to_owned());
+            let Some(bound) = bound else {
+                row.extend([String::new(), String::new()]);
+                continue;
+            };
+            let holds = |value: f64| if self.is_floor { value >= bound } else { value <= bound };
+            row.push(format!("{} {bound}", if self.is_floor { "≥" } else { "≤" }));
+            row.push(value.map_or("?", |value| yes_or_no(holds(value))).to_owned());
         }
         row
-    }
-}
-
-impl Bound {
-    fn holds(self, value: f64) -> bool {
-        match self {
-            Self::AtLeast(bound) => value >= bound,
-            Self::AtMost(bound) => value <= bound,
-        }
-    }
-
-    fn text(self) -> String {
-        match self {
-            Self::AtLeast(bound) => format!("≥ {bound}"),
-            Self::AtMost(bound) => format!("≤ {bound}"),
-        }
     }
 }
 
@@ -287,7 +268,7 @@ pub(super) fn yes_or_no(holds: bool) -> &'static str {
 fn targets_of(row: &Row, kind: Kind, measured: &[Measured]) -> Vec<Target> {
     let judged = Judged { row, measured };
     match row.link {
-        Some(link) => judged.over_link(link.rtt_ms).into_iter().collect(),
+        Some(link) => judged.over_link(link).into_iter().collect(),
         None => judged.on_loopback(kind),
     }
 }
@@ -298,59 +279,54 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    fn find(&self, program: Program) -> Option<&Measured> {
-        self.measured.iter().find(|one| one.program() == Some(program))
+    /// A figure of each round of one program. Empty if it is missing.
+    fn each(&self, program: Program, figure: fn(&Sample) -> f64) -> Vec<f64> {
+        let is_it = |one: &&Measured| one.contender.as_ref().is_some_and(|one| one.program == program);
+        self.measured.iter().find(is_it).map(|one| one.each(figure)).unwrap_or_default()
     }
 
-    /// A figure of one program by that of another, round by round. Empty if one of them has none.
+    /// A figure of one program by that of another, round by round.
     fn ratio(&self, of: Program, by: Program, figure: fn(&Sample) -> f64) -> Vec<f64> {
-        let [of, by] =
-            [of, by].map(|program| self.find(program).map(|one| one.each(figure)).unwrap_or_default());
-        of.into_iter().zip(by).map(|(of, by)| of / by).collect()
+        self.each(of, figure).into_iter().zip(self.each(by, figure)).map(|(of, by)| of / by).collect()
     }
 
-    fn over_link(&self, rtt_ms: f64) -> Option<Target> {
-        let ours = |figure: &dyn Fn(&Sample) -> f64| {
-            self.find(DURABLE).map(|one| one.each(figure)).unwrap_or_default()
-        };
-        let least = |what, must, values| Target::at_least(what, (must, must), values).without_aim();
-        match self.row.must {
+    fn over_link(&self, link: Conditions) -> Option<Target> {
+        let rtt_s = link.rtt_ms / 1e3;
+        let rate_by =
+            |by: f64| self.each(DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
+        Some(match self.row.must {
             Must::PerfectWindow => {
                 let perfect = self.measured.iter().find(|one| one.name == PERFECT);
-                let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3e-3 * rtt_ms);
+                let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3.0 * rtt_s);
                 let needed_mbit_s = needed_s.map(|needed| self.row.file_bytes() as f64 * 8e-6 / needed);
-                let values = needed_mbit_s.map(|needed| ours(&|sample| sample.mbit_s() / needed));
                 let what = "rate ÷ that of 1.03 times the perfect window's time and 3 round trips";
-                Some(least(what, 1.0, values.unwrap_or_default()))
+                Target::at_least(what, 1.0, needed_mbit_s.map(rate_by).unwrap_or_default())
             }
             Must::Rsync => {
                 let values = self.ratio(DURABLE, Program::Rsync, Sample::mbit_s);
-                Some(least("rate ÷ that of rsync over BBR", 1.0, values))
+                Target::at_least("rate ÷ that of rsync over BBR", 1.0, values)
             }
-            Must::OfLink(must) => {
-                Some(least("rate ÷ link", must, ours(&|sample| sample.mbit_s() / self.row.link_mbit())))
-            }
+            Must::OfLink(must) => Target::at_least("rate ÷ link", must, rate_by(link.rate_mbit)),
             Must::RoundTrips(must) => {
-                let values = ours(&|sample| seconds(sample) * 1e3 / rtt_ms);
-                Some(Target::at_most("round trips", (must, must), values).without_aim())
+                let times = self.each(DURABLE, seconds).into_iter();
+                Target::at_most("round trips", must, times.map(|time| time / rtt_s).collect())
             }
             Must::BeyondLogin(must) => {
-                let all = [OVER_SSH, Program::Login].map(|one| self.find(one).map(|one| one.each(seconds)));
-                let [ours, login] = all.map(Option::unwrap_or_default);
-                let values = ours.iter().zip(login).map(|(ours, login)| (ours - login) * 1e3 / rtt_ms);
-                let what = "round trips beyond a login";
-                Some(Target::at_most(what, (must, must), values.collect()).without_aim())
+                let times = self.each(OVER_SSH, seconds).into_iter().zip(self.each(Program::Login, seconds));
+                let values = times.map(|(ours, login)| (ours - login) / rtt_s).collect();
+                Target::at_most("round trips beyond a login", must, values)
             }
             Must::Scp => {
-                let values = self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s);
-                Some(least("rate ÷ scp's", 1.0, values))
+                Target::at_least("rate ÷ scp's", 1.0, self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s))
             }
-            Must::Usual => None,
-        }
+            Must::Usual => return None,
+        })
     }
 
     fn on_loopback(&self, kind: Kind) -> Vec<Target> {
+        let (at_least, at_most) = (Target::at_least, Target::at_most);
         let time = |of, by| self.ratio(of, by, seconds);
+        let (curl, rsync) = (Program::CurlHttps, Program::Rsync);
         let mut targets = match self.row.workload {
             _ if self.row.ways.contains(&Way::Second) => {
                 let cpu = self.ratio(SECOND, VERIFIED, |sample| sample.server.cpu.as_secs_f64());
@@ -360,33 +336,32 @@ impl Judged<'_> {
                 ]
             }
             Workload::File(_) => {
-                let (rate, cpu) = match kind {
-                    Kind::A => ((0.95, 1.15), (1.0, 0.85)),
-                    Kind::B => ((0.9, 1.0), (1.25, 1.1)),
+                let (rate, rate_aim, cpu, cpu_aim) = match kind {
+                    Kind::A => (0.95, 1.15, 1.0, 0.85),
+                    Kind::B => (0.9, 1.0, 1.25, 1.1),
                 };
-                let (curl, scp) = (Program::CurlHttps, Program::Scp);
                 let cpu_to_curl = self.ratio(VERIFIED, curl, Sample::cpu);
+                let to_scp = time(Program::Scp, VERIFIED);
                 vec![
-                    Target::at_least("rate ÷ that of curl over HTTPS, verified", rate, time(curl, VERIFIED)),
-                    Target::at_least("rate ÷ scp's, verified", (1.6, 2.2), time(scp, VERIFIED)),
-                    Target::at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl),
+                    at_least("rate ÷ that of curl over HTTPS, verified", rate, time(curl, VERIFIED))
+                        .aim(rate_aim),
+                    at_least("rate ÷ scp's, verified", 1.6, to_scp).aim(2.2),
+                    at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl).aim(cpu_aim),
                 ]
             }
             Workload::Tree(_) => {
-                let to_rsync = time(VERIFIED, Program::Rsync);
-                vec![Target::at_most("time ÷ rsync daemon's, verified", (0.8, 0.6), to_rsync)]
+                vec![at_most("time ÷ rsync daemon's, verified", 0.8, time(VERIFIED, rsync)).aim(0.6)]
             }
             Workload::Unchanged(_) => vec![
-                Target::at_most("time of get ÷ rsync daemon's", (0.3, 0.2), time(DURABLE, Program::Rsync)),
-                Target::at_most("time of sync ÷ rsync daemon's", (0.5, 0.35), time(SYNC, Program::Rsync)),
+                at_most("time of get ÷ rsync daemon's", 0.3, time(DURABLE, rsync)).aim(0.2),
+                at_most("time of sync ÷ rsync daemon's", 0.5, time(SYNC, rsync)).aim(0.35),
             ],
             Workload::Edited(_) => {
                 let wire = |sample: &Sample| sample.wire_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-                let wire = self.ratio(VERIFIED, Program::Rsync, wire);
-                let to_rsync = time(VERIFIED, Program::Rsync);
+                let wire = self.ratio(VERIFIED, rsync, wire);
                 vec![
-                    Target::at_most("time ÷ rsync daemon's, verified", (1.0, 0.7), to_rsync),
-                    Target::at_most("bytes on the wire ÷ rsync daemon's", (0.5, 0.4), wire),
+                    at_most("time ÷ rsync daemon's, verified", 1.0, time(VERIFIED, rsync)).aim(0.7),
+                    at_most("bytes on the wire ÷ rsync daemon's", 0.5, wire).aim(0.4),
                 ]
             }
         };
@@ -394,7 +369,7 @@ impl Judged<'_> {
         let ours = self.measured.iter().filter(|one| one.is_ours()).flat_map(|one| &one.samples);
         let peak = ours.map(Sample::peak_bytes).max().map(|bytes| bytes as f64 / f64::from(1 << 20));
         let values = peak.into_iter().collect();
-        targets.push(Target::at_most("peak memory of either side, MiB", (48.0, 24.0), values));
+        targets.push(at_most("peak memory of either side, MiB", 48.0, values).aim(24.0));
         targets
     }
 }
@@ -435,7 +410,6 @@ mod tests {
     use xtask::driver::Verb;
     use xtask::process::Usage;
 
-    use super::super::Conditions;
     use super::*;
 
     fn measured(program: Program, times_ms: &[u64], cpu_ms: u64) -> Measured {
@@ -449,7 +423,7 @@ mod tests {
             wire_bytes: Some(1_000_000),
             resent_percent: None,
         };
-        let contender = Contender::for_tests(program);
+        let contender = Contender::other(program);
         Measured { samples: times_ms.iter().map(sample).collect(), ..Measured::new("x", Some(contender)) }
     }
 

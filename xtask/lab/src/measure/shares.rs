@@ -1,7 +1,7 @@
 //! Measures our lane's share beside another flow on the same link.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use xtask::process::{Running, find_program};
 use xtask::{interrupt, units};
 
-use super::lane::{Amount, Control, Flow, START_LIMIT};
+use super::lane::{ENDLESS_MIB, Flow, START_LIMIT};
 use super::link::{Link, RECEIVER, missing_tcp};
 use super::pipe::Conditions;
 use super::report::Section;
@@ -39,24 +39,25 @@ fn beside_tcp(
     seconds: u64,
     seed: u64,
 ) -> Result<Vec<String>> {
-    if let Some(reason) = tcp_missing(congestion) {
+    let absent = find_program("iperf3").is_none().then(|| "iperf3 is not installed".to_owned());
+    if let Some(reason) = absent.or_else(|| missing_tcp(congestion)) {
         return Ok(vec![format!("missing: {reason}"), String::new(), String::new(), String::new()]);
     }
     let link = Link::new(link, seed)?;
-    let tcp = Tcp::start(&link, congestion, LEAD_SECONDS, seconds)?;
+    let tcp = Tcp::start(&link, congestion, seconds)?;
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(LEAD_SECONDS) {
         interrupt::check()?;
         std::thread::sleep(Duration::from_millis(50));
     }
-    let ours = Flow::start(&link, lane, Control::Shiplane, Amount::Seconds(seconds))?.finish()?;
+    let ours = Flow::start(&link, lane, None, ENDLESS_MIB, seconds)?.finish()?;
     Ok(cells(tcp.finish()?, ours.mbit_s, ours.lost_percent))
 }
 
 /// Both start at once.
 fn beside_ours(lane: &Path, link: Conditions, seconds: u64, seed: u64) -> Result<Vec<String>> {
     let link = Link::new(link, seed)?;
-    let start = || Flow::start(&link, lane, Control::Shiplane, Amount::Seconds(seconds));
+    let start = || Flow::start(&link, lane, None, ENDLESS_MIB, seconds);
     let (first, second) = (start()?, start()?);
     let (first, second) = (first.finish()?, second.finish()?);
     Ok(cells(first.mbit_s, second.mbit_s, second.lost_percent))
@@ -75,11 +76,11 @@ struct Tcp {
 }
 
 impl Tcp {
-    /// Starts it; the first `lead` seconds are not counted. `congestion` as the kernel calls it.
-    fn start(link: &Link, congestion: &str, lead: u64, seconds: u64) -> Result<Self> {
+    /// Starts it; the first [`LEAD_SECONDS`] are not counted. `congestion` as the kernel calls it.
+    fn start(link: &Link, congestion: &str, seconds: u64) -> Result<Self> {
         let mut command = Command::new("iperf3");
-        command.args(["-s", "-1", "--forceflush"]).stdout(Stdio::piped());
-        let server = link.receiver().within(|| Running::start("iperf3 -s", &mut command))?;
+        command.args(["-s", "-1", "--forceflush"]);
+        let server = link.receiver().within(|| Running::heard("iperf3 -s", &mut command))?;
         // It prints a rule of dashes first, then that it listens.
         while let Some(line) = server.next_line(START_LIMIT)? {
             if line.contains("listening") {
@@ -88,9 +89,9 @@ impl Tcp {
         }
         let mut command = Command::new("iperf3");
         command.args(["-c", RECEIVER, "-C", congestion, "-J"]);
-        command.args(["-O", &lead.to_string(), "-t", &seconds.to_string()]).stdout(Stdio::piped());
-        let client = link.sender().within(|| Running::start("iperf3 -c", &mut command))?;
-        Ok(Self { _server: server, client, limit: Duration::from_secs(lead + seconds + 30) })
+        command.args(["-O", &LEAD_SECONDS.to_string(), "-t", &seconds.to_string()]);
+        let client = link.sender().within(|| Running::heard("iperf3 -c", &mut command))?;
+        Ok(Self { _server: server, client, limit: Duration::from_secs(LEAD_SECONDS + seconds + 30) })
     }
 
     /// Mbit/s that arrived.
@@ -100,14 +101,6 @@ impl Tcp {
         let bits_s = report["end"]["sum_received"]["bits_per_second"].as_f64();
         Ok(bits_s.context("iperf3 printed no rate")? / 1e6)
     }
-}
-
-/// Why there can be no such TCP flow here, if so.
-fn tcp_missing(congestion: &str) -> Option<String> {
-    if find_program("iperf3").is_none() {
-        return Some("iperf3 is not installed".to_owned());
-    }
-    missing_tcp(congestion)
 }
 
 /// Without loss, which alone would starve TCP's Cubic.

@@ -44,14 +44,15 @@ pub(crate) fn missing() -> Option<&'static str> {
     wan::missing().or_else(has_tc)
 }
 
-/// Runs all cases of `crash`, and fails if one does not hold. `is_short`: each is killed once, early.
+/// Runs all cases of `crash`, each as get, push and sync, and fails if one does not hold. `is_short`: each is killed once, early.
 pub(crate) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>>> {
     let scratch = Scratch::in_memory("shiplane-slow-")?;
     println!("killing transfers over slow links");
     let programs = Programs::without_others();
     let ours = Contender::of("shiplane", shiplane.clone());
-    let cases = if is_short { SHORT } else { FULL };
-    let rows = run_all(&programs, cases.iter().map(|case| (*case, ours.clone())).collect(), &scratch)?;
+    let cases = if is_short { SHORT } else { FULL }.iter();
+    let cases = cases.flat_map(|case| [Verb::Get, Verb::Push, Verb::Sync].map(|verb| Case { verb, ..*case }));
+    let rows = run_all(&programs, cases.map(|case| (case, ours.clone())).collect(), &scratch)?;
     let is_too_much = |row: &&Vec<String>| row.last().is_some_and(|holds| holds == yes_or_no(false));
     if let Some(row) = rows.iter().find(is_too_much) {
         return Err(anyhow!("a kill costs too much: {}", row.join(", ")));
@@ -93,14 +94,24 @@ fn run_all(programs: &Programs, all: Vec<(Case, Contender)>, scratch: &Scratch) 
 }
 
 impl Case {
-    const fn new(verb: Verb, link_kbit: u32, file_len_bytes: u64) -> Self {
+    const fn new(link_kbit: u32, file_len_bytes: u64) -> Self {
         let (name, change, limit, kill_after_ms) = (None, None, None, u64::MAX);
-        Self { name, verb, files: 1, file_len_bytes, link_kbit, change, limit, kill_after_ms, kills: 0 }
+        Self {
+            name,
+            verb: Verb::Get,
+            files: 1,
+            file_len_bytes,
+            link_kbit,
+            change,
+            limit,
+            kill_after_ms,
+            kills: 0,
+        }
     }
 
     /// More than the link carries in 120 s, killed after 60 s and again after 60 s.
     const fn compared(name: &'static str, link_kbit: u32) -> Self {
-        let case = Self::new(Verb::Get, link_kbit, link_kbit as u64 * 125 * 120).killed(2, 60_000);
+        let case = Self::new(link_kbit, link_kbit as u64 * 125 * 120).killed(2, 60_000);
         Self { name: Some(name), ..case }
     }
 
@@ -177,8 +188,7 @@ impl Case {
                 let change = change.take_if(|(after_ms, _)| u128::from(*after_ms) <= elapsed.as_millis());
                 change.map_or(Ok(()), |(_, kbit)| link.sender().set_token_bucket(kbit))
             };
-            let Finished { ended, is_stopped, .. } =
-                ends.run_watched(&contender.name, &mut command, limit, look)?;
+            let Finished { ended, is_stopped, .. } = ends.run(&contender.name, &mut command, limit, look)?;
             ensure!(!(is_stopped && is_last), "it has not ended within {} s", LIMIT.as_secs());
             if self.files == 1 && contender.is_ours() {
                 let resumed_bytes = most_said(&ended.lines, "bytes_resumed");
@@ -224,34 +234,16 @@ impl Case {
 
 const HEADINGS: &str = "over a slow link||kbit/s|kills|of|sent again for each|at most|holds";
 
-const SHORT: &[Case] = &[
-    Case::new(Verb::Get, 2400, 1_500_000).killed(1, 3000),
-    Case::new(Verb::Push, 2400, 1_500_000).killed(1, 3000),
-    Case::new(Verb::Sync, 2400, 1_500_000).killed(1, 3000),
-];
+const SHORT: &[Case] = &[Case::new(2400, 1_500_000).killed(1, 3000)];
 
 const FULL: &[Case] = &[
-    Case::new(Verb::Get, 2400, 9_000_000).killed(3, 10_000),
-    Case::new(Verb::Push, 2400, 9_000_000).killed(3, 10_000),
-    Case::new(Verb::Sync, 2400, 9_000_000).killed(3, 10_000),
-    Case::new(Verb::Get, 2400, 9_000_000).small().killed(3, 10_000),
-    Case::new(Verb::Push, 2400, 9_000_000).small().killed(3, 10_000),
-    Case::new(Verb::Sync, 2400, 9_000_000).small().killed(3, 10_000),
-    Case::new(Verb::Get, 100_000, 9_000_000).limited(300_000).killed(3, 10_000),
-    Case::new(Verb::Push, 100_000, 9_000_000).limited(300_000).killed(3, 10_000),
-    Case::new(Verb::Sync, 100_000, 9_000_000).limited(300_000).killed(3, 10_000),
-    Case::new(Verb::Get, 64, 500_000).killed(2, 30_000),
-    Case::new(Verb::Push, 64, 500_000).killed(2, 30_000),
-    Case::new(Verb::Sync, 64, 500_000).killed(2, 30_000),
-    Case::new(Verb::Get, 128, 1_000_000),
-    Case::new(Verb::Push, 128, 1_000_000),
-    Case::new(Verb::Sync, 128, 1_000_000),
-    Case::new(Verb::Get, 24_000, 3_000_000).changing(500, 240),
-    Case::new(Verb::Push, 24_000, 3_000_000).changing(500, 240),
-    Case::new(Verb::Sync, 24_000, 3_000_000).changing(500, 240),
-    Case::new(Verb::Get, 240, 30_000_000).changing(5000, 24_000),
-    Case::new(Verb::Push, 240, 30_000_000).changing(5000, 24_000),
-    Case::new(Verb::Sync, 240, 30_000_000).changing(5000, 24_000),
+    Case::new(2400, 9_000_000).killed(3, 10_000),
+    Case::new(2400, 9_000_000).small().killed(3, 10_000),
+    Case::new(100_000, 9_000_000).limited(300_000).killed(3, 10_000),
+    Case::new(64, 500_000).killed(2, 30_000),
+    Case::new(128, 1_000_000),
+    Case::new(24_000, 3_000_000).changing(500, 240),
+    Case::new(240, 30_000_000).changing(5000, 24_000),
 ];
 
 const COMPARED: [Case; 4] = [
@@ -280,17 +272,17 @@ mod tests {
 
     #[test]
     fn what_a_kill_may_cost_follows_the_slower_of_link_and_limit() {
-        let case = Case::new(Verb::Get, 24_000, 1);
+        let case = Case::new(24_000, 1);
         assert_eq!(case.most_bytes(), 6_000_000);
         assert_eq!(case.limited(300_000).most_bytes(), 600_000);
-        assert_eq!(Case::new(Verb::Push, 64, 1).most_bytes(), 256 << 10);
+        assert_eq!(Case::new(64, 1).most_bytes(), 256 << 10);
     }
 
     #[test]
     fn what_was_carried_in_vain_is_shared_among_the_kills() {
-        let case = Case::new(Verb::Get, 64, 1_000_000).killed(2, 1);
+        let case = Case::new(64, 1_000_000).killed(2, 1);
         let row =
-            |carried_bytes| case.row(&Contender::for_tests(Program::Rsync), 2, carried_bytes)[5..].join("|");
+            |carried_bytes| case.row(&Contender::other(Program::Rsync), 2, carried_bytes)[5..].join("|");
         assert_eq!(row(1_050_000 + 2 * 262_144), "262.1 kB|262.1 kB|yes");
         assert_eq!(row(1_050_000 + 2 * 262_146), "262.1 kB|262.1 kB|NO");
     }

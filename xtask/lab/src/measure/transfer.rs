@@ -51,13 +51,9 @@ impl Ends<'_> {
         }
     }
 
-    /// Starts a client and waits for its end; kills it after `limit`.
-    pub(super) fn run(&self, name: &str, command: &mut Command, limit: Duration) -> Result<Finished> {
-        self.run_watched(name, command, limit, |_| Ok(()))
-    }
-
-    /// The same; meanwhile `look` is called again and again with the time that has passed.
-    pub(super) fn run_watched(
+    /// Starts a client and waits for its end; kills it after `limit`. Meanwhile `look` is called again and again with the
+    /// time that has passed.
+    pub(super) fn run(
         &self,
         name: &str,
         command: &mut Command,

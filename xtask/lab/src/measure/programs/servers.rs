@@ -1,142 +1,235 @@
-//! The servers of the programs that others have written.
+//! The servers of the programs that others have written: their keys, their configuration (the files in this directory), a
+//! free port, and nothing of the system's but the directory that sshd insists on.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use xtask::driver::Verb;
 use xtask::interrupt;
 use xtask::process::{self, Running, Signal, Usage, find_program};
 
-use super::ssh::free_port;
-use super::{CIPHER, ITEM, Job, MODULE, Programs, START_LIMIT, found, is_root, quiet, sendme};
+use super::{Contender, ITEM, Job, Program, Workload, found};
+
+/// Keys of ssh and a certificate for HTTPS, as far as the programs for them are installed.
+pub(super) struct Keys {
+    directory: PathBuf,
+    listen: IpAddr,
+    has_made_separation: bool,
+}
 
 /// A server of another program.
 pub(crate) struct Other {
+    program: Program,
     pub(super) running: Running,
+    /// What a client must know of it.
     pub(super) port: u16,
-    is_forking: bool,
-    /// What a client of sendme needs, and how long it took to import.
     pub(super) ticket: String,
+    /// How long it took until it could serve, if that counts.
     pub(super) import: Duration,
 }
 
+/// What the names in braces of commands and configurations stand for.
+pub(super) struct Names(Vec<(&'static str, String)>);
+
+impl Names {
+    fn fill(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), value))
+    }
+
+    /// The words of a command, of which those that come out empty are left out.
+    pub(super) fn words(&self, line: &str) -> Vec<String> {
+        line.split_whitespace().map(|word| self.fill(word)).filter(|word| !word.is_empty()).collect()
+    }
+}
+
+impl Keys {
+    /// For servers that listen at one address and are found at another.
+    pub(super) fn make(directory: PathBuf, listen: IpAddr, host: IpAddr) -> Result<Self> {
+        fs::create_dir_all(&directory)?;
+        let mut keys = Self { directory, listen, has_made_separation: false };
+        if let Some(keygen) = find_program("ssh-keygen") {
+            for key in ["host", "user"] {
+                let mut command = Command::new(&keygen);
+                command.args(["-q", "-t", "ed25519", "-N", "", "-f", key]).current_dir(&keys.directory);
+                process::run("ssh-keygen", command.stdin(Stdio::null()))?;
+            }
+            let known = format!("{HOST} {}", fs::read_to_string(keys.directory.join("host.pub"))?);
+            fs::write(keys.directory.join("known_hosts"), known)?;
+            // As root, sshd does not start without it. The system's own service makes it.
+            keys.has_made_separation = is_root() && fs::create_dir(SEPARATION).is_ok();
+        }
+        if let Some(openssl) = find_program("openssl") {
+            let mut command = Command::new(openssl);
+            command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+            command.args(["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]);
+            command.arg(format!("subjectAltName=IP:{host}")).current_dir(&keys.directory);
+            command.args(["-keyout", "certificate.key", "-out", "certificate.pem"]);
+            process::run("openssl", command.stdin(Stdio::null()).stderr(Stdio::null()))?;
+        }
+        Ok(keys)
+    }
+
+    pub(super) fn names(
+        &self,
+        contender: &Contender,
+        job: &Job<'_>,
+        port: u16,
+        ticket: &str,
+    ) -> Result<Names> {
+        let shown = |path: &Path| path.display().to_string();
+        let [ssh, qcp] = ["ssh", "qcp"].map(|name| find_program(name).unwrap_or_default());
+        let (ssh_config, item) = (job.paths.state.join("ssh_config"), job.source.join(ITEM));
+        let module = format!("rsync://{}:{port}/files", job.host);
+        let (from, to) = match job.verb {
+            Verb::Get => (format!("{module}/{ITEM}"), shown(&job.paths.destination)),
+            Verb::Push | Verb::Sync => (shown(&item), module),
+        };
+        let whole = match job.workload {
+            _ if job.goes_on => "--append",
+            Workload::Edited(_) => "",
+            Workload::File(_) | Workload::Tree(_) | Workload::Unchanged(_) => "-W",
+        };
+        let (rate_mbit, rtt_ms) = job.link.map_or((8000.0, 10.0), |link| (link.rate_mbit, link.rtt_ms));
+        let home = job.paths.home("server")?;
+        let binary = contender.shiplane.as_ref().map_or(Path::new(""), |shiplane| shiplane.binary());
+        Ok(Names(vec![
+            ("listen", self.listen.to_string()),
+            ("host", job.host.to_string()),
+            ("port", port.to_string()),
+            ("ticket", ticket.to_owned()),
+            ("keys", shown(&self.directory)),
+            ("state", shown(&job.paths.state)),
+            ("source", shown(job.source)),
+            ("served", shown(job.served())),
+            ("copy", shown(&job.paths.destination.join(ITEM))),
+            ("destination", shown(&job.paths.destination)),
+            ("remote", format!("{HOST}:{}", item.display())),
+            ("item", shown(&item)),
+            ("name", ITEM.to_owned()),
+            ("from", from),
+            ("to", to),
+            ("shell", format!("'{}' -F '{}'", ssh.display(), ssh_config.display())),
+            ("there", format!("env SHIPLANE_HOME='{}' '{}'", home.display(), binary.display())),
+            ("ssh", shown(&ssh)),
+            ("ssh_config", shown(&ssh_config)),
+            ("qcp", shown(&qcp)),
+            ("whole", whole.to_owned()),
+            ("recursive", if job.workload.is_file() { "" } else { "-r" }.to_owned()),
+            ("rate", format!("{}k", rate_mbit * 125.0)),
+            ("rtt", rtt_ms.to_string()),
+            ("ssl", if contender.program == Program::CurlHttps { " ssl" } else { "" }.to_owned()),
+            // Without these rsync gives up root for `nobody`, who may not enter our directory.
+            ("user", if is_root() { "uid = root\ngid = root" } else { "" }.to_owned()),
+        ]))
+    }
+
+    /// Starts the server that a contender's client needs, and waits until it can serve.
+    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Other> {
+        let (program, port) = (contender.program, free_port(self.listen)?);
+        let names = self.names(contender, job, port, "")?;
+        for (name, text) in CONFIGURATIONS {
+            fs::write(job.paths.state.join(name), names.fill(text))?;
+        }
+        let words = names.words(program.server());
+        let mut command = found(&words[0])?;
+        command.args(&words[1..]).current_dir(&job.paths.state);
+        let started = Instant::now();
+        let running = Running::heard(&words[0], &mut command)?;
+        let mut other = Other { program, running, port, ticket: String::new(), import: Duration::ZERO };
+        match program {
+            Program::Rsync | Program::RsyncCubic | Program::CurlHttp | Program::CurlHttps => {
+                other.await_port(self.listen)?;
+            }
+            // It hashes before it serves, so its import counts.
+            Program::Sendme => {
+                other.ticket = rest_of_line("sendme receive ", || other.running.next_line(IMPORT_LIMIT))?;
+                other.import = started.elapsed();
+            }
+            _ => drop(rest_of_line("Server listening on", || other.running.next_said(START_LIMIT))?),
+        }
+        Ok(other)
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        if self.has_made_separation {
+            // Not empty: then somebody else uses it by now.
+            let _in_use = fs::remove_dir(SEPARATION);
+        }
+    }
+}
+
 impl Other {
-    pub(super) fn new(running: Running, port: u16, is_forking: bool) -> Self {
-        Self { running, port, is_forking, ticket: String::new(), import: Duration::ZERO }
+    fn await_port(&self, listen: IpAddr) -> Result<()> {
+        let local = if listen.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen };
+        let started = Instant::now();
+        while TcpStream::connect((local, self.port)).is_err() {
+            interrupt::check()?;
+            ensure!(!self.running.has_ended()?, "{} has ended", self.program.name());
+            ensure!(started.elapsed() < START_LIMIT, "{} does not listen", self.program.name());
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
     }
 
     /// One that forks has reaped by then what served: only then does what that used count as its own.
     pub(super) fn stop(self) -> Result<Usage> {
-        let started = Instant::now();
-        while self.is_forking && has_children(self.running.pid()) && started.elapsed() < START_LIMIT {
+        let (pid, started) = (self.running.pid(), Instant::now());
+        let children = format!("/proc/{pid}/task/{pid}/children");
+        // nginx has its worker as long as it lives.
+        let is_busy = || fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty());
+        let is_forking = !matches!(self.program, Program::CurlHttp | Program::CurlHttps | Program::Sendme);
+        while is_forking && is_busy() && started.elapsed() < START_LIMIT {
             interrupt::check()?;
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(LOOK);
         }
-        let signal = if self.ticket.is_empty() { Signal::Terminate } else { Signal::Interrupt };
-        self.running.signal(signal)?;
+        let is_sendme = self.program == Program::Sendme;
+        self.running.signal(if is_sendme { Signal::Interrupt } else { Signal::Terminate })?;
         Ok(self.running.wait(START_LIMIT)?.used)
     }
 }
 
-impl Programs {
-    pub(super) fn rsync_daemon(&self, served: &Path, job: &Job<'_>) -> Result<Other> {
-        let port = free_port(self.listen)?;
-        let (config, log) = (job.paths.state.join("rsyncd.conf"), job.paths.state.join("rsyncd.log"));
-        // Without these it gives up root for `nobody`, who may not enter our directory.
-        let user = if is_root() { "uid = root\ngid = root\n" } else { "" };
-        let text = format!(
-            "address = {}\nport = {port}\nuse chroot = no\n{user}log file = {}\n[{MODULE}]\npath = {}\nread only = no\n",
-            self.listen,
-            log.display(),
-            served.display(),
-        );
-        fs::write(&config, text).context("cannot write rsyncd.conf")?;
-        let mut command = found("rsync")?;
-        command.args(["--daemon", "--no-detach", "--config"]).arg(config);
-        self.listening("rsync --daemon", command, port, true)
-    }
-
-    pub(super) fn nginx(&self, job: &Job<'_>, is_https: bool) -> Result<Other> {
-        let port = free_port(self.listen)?;
-        let directory = job.paths.state.join("nginx");
-        fs::create_dir_all(&directory)?;
-        // Without it the worker gives up root for a user who may not enter our directory.
-        let user = if is_root() { "user root root;\n" } else { "" };
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path temporary;\n"))
-            .concat();
-        let certificate = self.certificate()?.display();
-        let ssl = format!(
-            "ssl_certificate \"{certificate}/certificate.pem\";\nssl_certificate_key \"{certificate}/key.pem\";\n\
-             ssl_protocols TLSv1.3;\nssl_conf_command Ciphersuites {CIPHER};\n"
-        );
-        let (kind, ssl) = if is_https { (" ssl", ssl) } else { ("", String::new()) };
-        let text = format!(
-            "{user}daemon off;\nworker_processes 1;\npid nginx.pid;\nevents {{ }}\nhttp {{\naccess_log off;\n\
-             sendfile on;\n{temporary}server {{\nlisten {}:{port}{kind};\n{ssl}root \"{}\";\n}}\n}}\n",
-            self.listen,
-            job.source.display(),
-        );
-        let config = directory.join("nginx.conf");
-        fs::write(&config, text).context("cannot write nginx.conf")?;
-        let mut command = found("nginx")?;
-        command.args(["-e", "stderr", "-p"]).arg(&directory).arg("-c").arg(config);
-        self.listening("nginx", command, port, false)
-    }
-
-    /// It hashes before it serves, so its import counts.
-    pub(super) fn sendme_send(&self, job: &Job<'_>) -> Result<Other> {
-        let started = Instant::now();
-        let mut command = sendme("send")?;
-        command.args(["--ticket-type", "addresses"]).arg(job.source.join(ITEM)).current_dir(&job.paths.state);
-        let running = Running::start("sendme", command.stdout(Stdio::piped()))?;
-        while let Some(line) = running.next_line(IMPORT_LIMIT)? {
-            if let Some(ticket) = line.strip_prefix("sendme receive ") {
-                let ticket = ticket.trim().to_owned();
-                return Ok(Other { ticket, import: started.elapsed(), ..Other::new(running, 0, false) });
-            }
+/// What stands behind `begin` in the first line that begins so.
+fn rest_of_line(begin: &str, mut next: impl FnMut() -> Result<Option<String>>) -> Result<String> {
+    while let Some(line) = next()? {
+        if let Some(rest) = line.strip_prefix(begin) {
+            return Ok(rest.trim().to_owned());
         }
-        bail!("sendme printed no ticket")
     }
-
-    /// Starts a server and waits until it takes connections.
-    fn listening(&self, name: &str, command: Command, port: u16, is_forking: bool) -> Result<Other> {
-        let running = Running::start(name, &mut quiet(command))?;
-        let local = if self.listen.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { self.listen };
-        let started = Instant::now();
-        while TcpStream::connect(SocketAddr::new(local, port)).is_err() {
-            interrupt::check()?;
-            ensure!(!running.has_ended()?, "{name} has ended");
-            ensure!(started.elapsed() < START_LIMIT, "{name} does not listen");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(Other::new(running, port, is_forking))
-    }
+    bail!("the server never said `{begin}`")
 }
 
-/// Makes a certificate in `directory`. The inner error says what is not installed.
-pub(super) fn certificate(directory: PathBuf, host: IpAddr) -> Result<Result<PathBuf, String>> {
-    if ["nginx", "curl", "openssl"].iter().any(|program| find_program(program).is_none()) {
-        return Ok(Err("install nginx-light, curl and openssl".to_owned()));
-    }
-    fs::create_dir_all(&directory)?;
-    let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-    command.args(["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]);
-    command.arg(format!("subjectAltName=IP:{host}")).arg("-keyout").arg(directory.join("key.pem"));
-    command.arg("-out").arg(directory.join("certificate.pem"));
-    process::run("openssl", &mut quiet(command))?;
-    Ok(Ok(directory))
+/// A port that nobody has now. It is given back before the server takes it: a race, but only against programs that ask
+/// for it by number.
+fn free_port(listen: IpAddr) -> Result<u16> {
+    Ok(TcpListener::bind((listen, 0)).context("no free port")?.local_addr()?.port())
 }
 
-/// False too where the kernel does not say.
-fn has_children(pid: u32) -> bool {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    children.is_ok_and(|children| !children.trim().is_empty())
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
+
+/// What ssh calls the server.
+const HOST: &str = "shiplane-bench";
+
+const SEPARATION: &str = "/run/sshd";
+
+const CONFIGURATIONS: [(&str, &str); 4] = [
+    ("nginx.conf", include_str!("nginx.conf")),
+    ("rsyncd.conf", include_str!("rsyncd.conf")),
+    ("ssh_config", include_str!("ssh_config")),
+    ("sshd_config", include_str!("sshd_config")),
+];
+
+/// A server only reads its configuration and binds a socket, and ends at once when asked.
+const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// It hashes everything before.
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);
+
+const LOOK: Duration = Duration::from_millis(1);

@@ -1,10 +1,9 @@
 //! `cargo xtask ci`: everything that must be green before a change goes in, step by step, with the
 //! time each took.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use xtask::{cargo, interrupt, process, units};
 
 use crate::lab::{self, Ran};
@@ -23,172 +22,108 @@ pub(crate) fn run() -> Result<()> {
 }
 
 fn run_steps(rows: &mut Vec<Vec<String>>) -> Result<()> {
-    for step in STEPS {
+    for (name, run) in STEPS {
         interrupt::check()?;
-        println!("\n== {}", step.name);
+        println!("\n== {name}");
         let began = Instant::now();
-        let outcome = (step.run)();
-        let verdict = match &outcome {
-            Ok(Note::Passed) => "passed",
-            Ok(Note::Left(why)) => why,
-            Err(_) => "failed",
-        };
-        rows.push(row(step.name, verdict, began.elapsed()));
-        outcome.with_context(|| format!("ci: `{}` failed", step.name))?;
+        let outcome = run();
+        let verdict = outcome.as_ref().map_or("failed", |left_out| left_out.unwrap_or("passed"));
+        rows.push(row(name, verdict, began.elapsed()));
+        outcome.with_context(|| format!("ci: `{name}` failed"))?;
     }
     Ok(())
 }
 
-struct Step {
-    name: &'static str,
-    run: fn() -> Result<Note>,
-}
-
-/// What a step has to say when it did not fail.
-enum Note {
-    Passed,
-    /// Not run, and why.
-    Left(&'static str),
-}
+/// A step that did not fail may say why it, or a part of it, was left out.
+type Outcome = Result<Option<&'static str>>;
 
 fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     units::row([name, &units::seconds(time), verdict])
 }
 
-const STEPS: [Step; 15] = [
-    Step { name: "format", run: format },
-    Step { name: "tidy", run: house_rules },
-    Step { name: "clippy", run: clippy },
-    Step { name: "each crate alone", run: each_alone },
-    Step { name: "docs", run: docs },
-    Step { name: "test", run: test },
-    Step { name: "simulation, short", run: short_simulation },
-    Step { name: "fuzz, short", run: short_fuzz },
-    Step { name: "dependencies", run: dependencies },
-    Step { name: "demo, small", run: small_demo },
-    Step { name: "crash, short", run: || on_program("crash") },
-    Step { name: "races, short", run: || on_program("races") },
-    Step { name: "load, short", run: || on_program("load") },
-    Step { name: "soak, short", run: || on_program("soak") },
-    Step { name: "wan, short", run: || on_program("wan") },
+const STEPS: [(&str, fn() -> Outcome); 15] = [
+    ("format", || cargo_with(&["fmt", "--all", "--check"])),
+    ("tidy", || tidy::run(&tidy::Args::compare()).map(|()| None)),
+    ("clippy", || clippy(&["--workspace", "--all-targets"])),
+    ("each crate alone", each_alone),
+    ("docs", docs),
+    ("test", || cargo_with(&["test", "--workspace", "--locked"])),
+    ("simulation, short", || programme(&["sim", "--seeds", SHORT_SEEDS])),
+    ("fuzz, short", short_fuzz),
+    ("dependencies", dependencies),
+    ("demo, small", || demo::run(&demo::Args::small()).map(|()| None)),
+    ("crash, short", || on_program("crash")),
+    ("races, short", || on_program("races")),
+    ("load, short", || on_program("load")),
+    ("soak, short", || on_program("soak")),
+    ("wan, short", || on_program("wan")),
 ];
 
-fn format() -> Result<Note> {
-    run_cargo(&mut cargo_with(&["fmt", "--all", "--check"]))
-}
-
-fn house_rules() -> Result<Note> {
-    tidy::run(&tidy::Args::compare())?;
-    Ok(Note::Passed)
-}
-
-fn clippy() -> Result<Note> {
-    let mut command = cargo_with(&["clippy", "--workspace", "--all-targets", "--locked"]);
-    run_cargo(command.args(["--", "--deny", "warnings"]))
+fn clippy(of: &[&str]) -> Outcome {
+    cargo_with(&[&["clippy", "--locked"], of, &["--", "--deny", "warnings"]].concat())
 }
 
 /// As its users build it: without `internals`, and without what its neighbours bring or turn on.
-fn each_alone() -> Result<Note> {
+fn each_alone() -> Outcome {
     for package in USED_ALONE {
-        let mut command = cargo_with(&["clippy", "--locked", "--package", package]);
-        run_cargo(command.args(["--", "--deny", "warnings"]))?;
+        clippy(&["--package", package])?;
     }
     // The program without what is optional.
-    run_cargo(&mut cargo_with(&["check", "--locked", "--package", "shiplane-cli", "--no-default-features"]))
+    cargo_with(&["check", "--locked", "--package", "shiplane-cli", "--no-default-features"])
 }
 
-fn docs() -> Result<Note> {
-    run_docs(&["--workspace"])?;
-    // A link to what its users cannot name shows in a crate alone.
-    for package in USED_ALONE {
-        run_docs(&["--package", package])?;
+/// A link to what its users cannot name shows in a crate alone.
+fn docs() -> Outcome {
+    let alone = USED_ALONE.map(|package| vec!["--package", package]);
+    for of in [vec!["--workspace"]].into_iter().chain(alone) {
+        let mut command = cargo::cargo();
+        command.args(["doc", "--no-deps", "--locked"]).args(of).env("RUSTDOCFLAGS", "--deny warnings");
+        process::run("cargo doc", &mut command)?;
     }
-    Ok(Note::Passed)
-}
-
-fn run_docs(of: &[&str]) -> Result<Note> {
-    let mut command = cargo_with(&["doc", "--no-deps", "--locked"]);
-    run_cargo(command.args(of).env("RUSTDOCFLAGS", "--deny warnings"))
-}
-
-fn test() -> Result<Note> {
-    run_cargo(&mut cargo_with(&["test", "--workspace", "--locked"]))
-}
-
-fn short_simulation() -> Result<Note> {
-    programme(&["sim", "--seeds", SHORT_SEEDS])
+    Ok(None)
 }
 
 /// The short form of a programme of the lab, on the demo's program, which has been built by then and is nearly as fast
 /// as the one that is installed.
-fn on_program(name: &str) -> Result<Note> {
+fn on_program(name: &str) -> Outcome {
     let program = cargo::build_for_demo()?;
     programme(&[name, "--short", "--shiplane", &program.to_string_lossy()])
 }
 
-fn programme(arguments: &[&str]) -> Result<Note> {
+fn programme(arguments: &[&str]) -> Outcome {
     if !cfg!(target_os = "linux") {
-        return Ok(Note::Left("left out: the lab needs Linux"));
+        return Ok(Some("left out: the lab needs Linux"));
     }
     let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-    Ok(match lab::run(&arguments)? {
-        Ran::Passed => Note::Passed,
-        Ran::Skipped => Note::Left("left out: this machine lacks something, see above"),
-    })
+    let lacks = lab::run(&arguments)? == Ran::Skipped;
+    Ok(lacks.then_some("left out: this machine lacks something, see above"))
 }
 
-fn short_fuzz() -> Result<Note> {
+fn short_fuzz() -> Outcome {
     if !fuzz::can_be_built() {
-        return Ok(Note::Left("left out: libFuzzer needs a C++ compiler"));
+        return Ok(Some("left out: libFuzzer needs a C++ compiler"));
     }
-    fuzz::run(&fuzz::Args::short())?;
-    Ok(Note::Passed)
+    fuzz::run(&fuzz::Args::short()).map(|()| None)
 }
 
-fn dependencies() -> Result<Note> {
-    if !is_installed("deny") {
-        return Ok(Note::Left("left out: `cargo install cargo-deny --locked` first"));
+fn dependencies() -> Outcome {
+    if cargo::cargo().args(["deny", "--version"]).output().is_ok_and(|output| !output.status.success()) {
+        return Ok(Some("left out: `cargo install cargo-deny --locked` first"));
     }
-    run_cargo(&mut cargo_with(&["deny", "check", "bans", "licenses", "sources"]))?;
-    advisories()
-}
-
-/// They come from a database on the network: without it the rest still counts.
-fn advisories() -> Result<Note> {
-    let output = cargo_with(&["deny", "check", "advisories"]).output().context("cannot run cargo")?;
+    cargo_with(&["deny", "check", "bans", "licenses", "sources"])?;
+    // They come from a database on the network: without it the rest still counts.
+    let output = cargo::cargo().args(["deny", "check", "advisories"]).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
-        return Ok(Note::Passed);
+        return Ok(None);
     }
-    if said.contains(NO_DATABASE) {
-        return Ok(Note::Left("passed; advisories left out: no network"));
-    }
-    eprintln!("{said}");
-    bail!("cargo deny check advisories ended with {}", output.status)
+    ensure!(said.contains(NO_DATABASE), "cargo deny check advisories ended with {}: {said}", output.status);
+    Ok(Some("passed; advisories left out: no network"))
 }
 
-fn small_demo() -> Result<Note> {
-    demo::run(&demo::Args::small())?;
-    Ok(Note::Passed)
-}
-
-fn cargo_with(arguments: &[&str]) -> Command {
-    let mut command = cargo::cargo();
-    command.args(arguments);
-    command
-}
-
-fn run_cargo(command: &mut Command) -> Result<Note> {
-    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-    let name = format!("cargo {}", arguments.join(" "));
-    process::run(&name, command)?;
-    Ok(Note::Passed)
-}
-
-fn is_installed(subcommand: &str) -> bool {
-    let mut command = cargo_with(&[subcommand, "--version"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+fn cargo_with(arguments: &[&str]) -> Outcome {
+    process::run(&format!("cargo {}", arguments.join(" ")), cargo::cargo().args(arguments))?;
+    Ok(None)
 }
 
 /// Some ten seconds of an unoptimised build.

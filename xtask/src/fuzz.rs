@@ -9,9 +9,9 @@ mod coverage;
 use std::collections::VecDeque;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -45,17 +45,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("that is no number of minutes")?;
     let fuzzer = build()?;
     let targets = chosen(targets(&fuzzer)?, &args.target)?;
-    let mut rows = Vec::new();
-    let mut broken = Vec::new();
+    let (mut rows, mut broken) = (Vec::new(), Vec::new());
     for (target, outcome) in targets.iter().zip(fuzz_all(&fuzzer, &targets, time.max(Duration::from_secs(1))))
     {
         let outcome = outcome?;
-        rows.push(vec![
-            target.name.clone(),
-            units::count(outcome.inputs),
-            format!("{} places", units::count(outcome.covered)),
-            if outcome.failure.is_some() { "broken" } else { "held" }.to_owned(),
-        ]);
+        let places = format!("{} places", units::count(outcome.covered));
+        let end = if outcome.failure.is_some() { "broken" } else { "held" };
+        rows.push(units::row([&target.name, &units::count(outcome.inputs), &places, end]));
         if let Some(last_words) = outcome.failure {
             eprintln!("{}: {last_words}", target.name);
             broken.push(target.name.as_str());
@@ -120,25 +116,19 @@ fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
 
 /// The outcomes in order.
 fn fuzz_all(fuzzer: &Path, targets: &[Target], time: Duration) -> Vec<Result<Outcome>> {
-    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let outcomes: Vec<_> = targets.iter().map(|_| OnceLock::new()).collect();
     let next = AtomicUsize::new(0);
     let take_turns = || {
-        let mut ended = Vec::new();
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(target) = targets.get(at) else { return ended };
-            ended.push((at, fuzz(fuzzer, target, time)));
+        while let Some((at, target)) = targets.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
+            let _first = outcomes[at].set(fuzz(fuzzer, target, time));
         }
     };
-    let mut outcomes: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(take_turns)).collect();
-        let ended = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic)));
-        ended.flatten().collect()
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+            scope.spawn(take_turns);
+        }
     });
-    outcomes.sort_unstable_by_key(|(at, _)| *at);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    outcomes.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
@@ -160,13 +150,11 @@ fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
     let mut tail = VecDeque::new();
     while let Some(line) = running.next_said(SILENCE)? {
         outcome.note(&line);
-        tail.push_back(line);
-        if tail.len() > TAIL_LINES {
-            tail.pop_front();
-        }
+        tail.truncate(TAIL_LINES - 1);
+        tail.push_front(line);
     }
     if running.wait(SILENCE)?.code != Some(0) {
-        outcome.failure = Some(Vec::from(tail).join("\n"));
+        outcome.failure = Some(tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
     }
     Ok(outcome)
 }

@@ -48,13 +48,13 @@ pub struct Ending {
 /// How a process ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exit {
-    /// `None` if a signal ended it, other than an interrupt, which a shell calls 130.
+    /// See [`Ended::code`].
     pub code: Option<i32>,
-    /// What it and the children it waited for have used.
+    /// See [`Ended::used`].
     pub used: Usage,
 }
 
-/// What a process has used.
+/// What a process and the children that it waited for have used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// User and system time.
@@ -66,9 +66,9 @@ pub struct Usage {
 /// A process that has ended, with what it printed to pipes.
 #[derive(Clone, Debug, Default)]
 pub struct Ended {
-    /// See [`Exit::code`].
+    /// `None` if a signal ended it, other than an interrupt, which a shell calls 130.
     pub code: Option<i32>,
-    /// See [`Exit::used`].
+    /// Time and memory.
     pub used: Usage,
     /// Standard output.
     pub lines: Vec<String>,
@@ -180,17 +180,7 @@ impl Running {
     }
 
     fn exit_within(&self, limit: Duration) -> Result<Option<Exit>> {
-        let started = Instant::now();
-        loop {
-            let left = limit.saturating_sub(started.elapsed());
-            if let Some(exit) = self.ending.within(left.min(LISTEN))? {
-                return Ok(Some(exit));
-            }
-            interrupt::check()?;
-            if left.is_zero() {
-                return Ok(None);
-            }
-        }
+        listening(limit, |wait| self.ending.within(wait))
     }
 
     /// Waits for its end, however it comes.
@@ -310,22 +300,35 @@ impl Lines {
     }
 
     fn next_within(&self, limit: Duration) -> Result<Option<String>> {
-        let started = Instant::now();
-        loop {
-            let left = limit.saturating_sub(started.elapsed());
-            match self.lines.recv_timeout(left.min(LISTEN)) {
-                Ok(line) => return Ok(Some(line)),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(mpsc::RecvTimeoutError::Timeout) if left.is_zero() => return Ok(None),
-                Err(mpsc::RecvTimeoutError::Timeout) => interrupt::check()?,
-            }
-        }
+        let next = listening(limit, |wait| {
+            Ok(match self.lines.recv_timeout(wait) {
+                Ok(line) => Some(Some(line)),
+                Err(mpsc::RecvTimeoutError::Disconnected) => Some(None),
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+            })
+        });
+        Ok(next?.flatten())
     }
 
     fn rest(self) -> Vec<String> {
         // It panics only if reading did, and then what it sent before still counts.
         let _ended = self.reader.join();
         self.lines.into_iter().collect()
+    }
+}
+
+/// Waits for an answer at most so long, a little at a time, so that Ctrl-C is heard.
+fn listening<T>(limit: Duration, mut wait: impl FnMut(Duration) -> Result<Option<T>>) -> Result<Option<T>> {
+    let started = Instant::now();
+    loop {
+        let left = limit.saturating_sub(started.elapsed());
+        if let Some(answer) = wait(left.min(LISTEN))? {
+            return Ok(Some(answer));
+        }
+        interrupt::check()?;
+        if left.is_zero() {
+            return Ok(None);
+        }
     }
 }
 
@@ -396,8 +399,9 @@ mod platform {
 }
 
 #[cfg(test)]
-#[cfg(unix)]
 mod tests {
+    #![cfg(unix)]
+
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
 

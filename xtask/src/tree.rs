@@ -65,15 +65,15 @@ impl Difference {
 pub fn survey(root: &Path) -> Result<Survey> {
     let mut survey = Survey::default();
     for entry in entries(root)?.into_values() {
-        match entry.kind {
-            Kind::File => {
-                survey.files += 1;
-                survey.bytes += entry.metadata.len();
-            }
-            Kind::Directory => survey.directories += 1,
-            Kind::Link => survey.links += 1,
-            Kind::Other => survey.others += 1,
-        }
+        let kind = entry.metadata.file_type();
+        let counted = match (kind.is_dir(), kind.is_symlink()) {
+            (true, _) => &mut survey.directories,
+            (_, true) => &mut survey.links,
+            _ if kind.is_file() => &mut survey.files,
+            _ => &mut survey.others,
+        };
+        *counted += 1;
+        survey.bytes += if kind.is_file() { entry.metadata.len() } else { 0 };
     }
     Ok(survey)
 }
@@ -83,7 +83,8 @@ pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Differe
     let mut copies = entries(copy)?;
     let mut found = Vec::new();
     for (path, entry) in entries(original)? {
-        if entry.kind == Kind::Other {
+        let kind = entry.metadata.file_type();
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             continue;
         }
         let difference = match copies.remove(&path) {
@@ -138,11 +139,7 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
                 (Some(_), None) => Some(Difference::Missing),
                 (None, Some(_)) => Some(Difference::Extra),
                 // What is put into a directory changes it, and it may be settled later.
-                (Some(version), Some(found))
-                    if version.kind == found.kind && version.kind == Kind::Directory =>
-                {
-                    None
-                }
+                (Some(version), Some(found)) if version.metadata.is_dir() && found.metadata.is_dir() => None,
                 // Those that could not be set are named, and mended by the next run.
                 (Some(version), Some(found)) => {
                     differ(version, found)?.filter(|difference| *difference != Difference::Attributes)
@@ -198,16 +195,8 @@ pub fn remove(root: &Path) -> Result<()> {
 #[derive(Debug)]
 struct Entry {
     path: PathBuf,
-    kind: Kind,
+    /// Its own, if it is a link.
     metadata: Metadata,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    File,
-    Directory,
-    Link,
-    Other,
 }
 
 /// By their relative paths, the root itself left out; links are not followed.
@@ -223,44 +212,40 @@ fn entries(root: &Path) -> Result<BTreeMap<PathBuf, Entry>> {
 
 fn entry_at(path: &Path) -> Result<Entry> {
     let metadata = fs::symlink_metadata(path).with_context(|| format!("cannot read {path:?}"))?;
-    let kind = match metadata.file_type() {
-        kind if kind.is_file() => Kind::File,
-        kind if kind.is_dir() => Kind::Directory,
-        kind if kind.is_symlink() => Kind::Link,
-        _ => Kind::Other,
-    };
-    Ok(Entry { path: path.to_path_buf(), kind, metadata })
+    Ok(Entry { path: path.to_path_buf(), metadata })
 }
 
 fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
     interrupt::check()?;
-    if original.kind != copy.kind {
+    let kind = original.metadata.file_type();
+    if kind != copy.metadata.file_type() {
         return Ok(Some(Difference::Kind));
     }
     let time = |entry: &Entry| entry.metadata.modified().context("this system keeps no times");
     let has_other_time = time(original)? != time(copy)?;
-    if original.kind == Kind::Link {
+    if kind.is_symlink() {
         let target = |entry: &Entry| fs::read_link(&entry.path).context("cannot read a link");
         let in_target = (target(original)? != target(copy)?).then_some(Difference::Target);
         return Ok(in_target.or_else(|| has_other_time.then_some(Difference::Time)));
     }
-    let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
-    let in_mode = (original_mode != copy_mode).then_some(Difference::Mode(original_mode, copy_mode));
-    let in_mode = match in_mode {
-        None if attributes(&original.path)? != attributes(&copy.path)? => Some(Difference::Attributes),
-        in_mode => in_mode,
-    };
-    if original.kind != Kind::File {
-        return Ok(in_mode.or_else(|| has_other_time.then_some(Difference::DirectoryTime)));
-    }
     let (original_bytes, copy_bytes) = (original.metadata.len(), copy.metadata.len());
-    if original_bytes != copy_bytes {
+    if kind.is_file() && original_bytes != copy_bytes {
         return Ok(Some(Difference::Size(original_bytes, copy_bytes)));
     }
-    if let Some(offset) = first_different_byte(&original.path, &copy.path)? {
+    if kind.is_file()
+        && let Some(offset) = first_different_byte(&original.path, &copy.path)?
+    {
         return Ok(Some(Difference::Content(offset)));
     }
-    Ok(in_mode.or_else(|| has_other_time.then_some(Difference::Time)))
+    let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
+    if original_mode != copy_mode {
+        return Ok(Some(Difference::Mode(original_mode, copy_mode)));
+    }
+    if attributes(&original.path)? != attributes(&copy.path)? {
+        return Ok(Some(Difference::Attributes));
+    }
+    let in_time = if kind.is_file() { Difference::Time } else { Difference::DirectoryTime };
+    Ok(has_other_time.then_some(in_time))
 }
 
 /// Sets an extended attribute of a file or directory.

@@ -11,13 +11,13 @@ use xtask::{cargo, process};
 
 /// Everything that looks upwards.
 pub(super) fn check(root: &Path) -> Result<Vec<Violation>> {
-    let packages = packages(root)?;
+    let metadata = cargo::metadata()?;
     let mut violations = Vec::new();
-    for package in &packages {
-        match LAYERS.iter().find(|layer| layer.name == package.name) {
-            Some(layer) => violations.extend(judge(layer, package, &closure(layer.name)?)),
-            None => violations.extend(judge_outsider(package)),
-        }
+    for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
+        let package = Package::read(package, root)?;
+        let closure = if package.is_layered() { closure(&package.name)? } else { BTreeSet::new() };
+        let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
+        violations.extend(judge(&package, &closure).into_iter().map(violation));
     }
     Ok(violations)
 }
@@ -57,85 +57,65 @@ struct Package {
     direct: BTreeSet<String>,
     /// Whether it turns on the transport's feature for connections that nobody authenticates.
     uses_dialect: bool,
-    /// Whether it stands in `crates/`, where every crate has a layer.
-    is_layered: bool,
-}
-
-fn judge(layer: &Layer, package: &Package, closure: &BTreeSet<String>) -> Vec<Violation> {
-    let mut what = Vec::new();
-    // A crate's own tests may name it, to turn a feature on.
-    for name in package.direct.iter().filter(|name| is_ours(name) && **name != layer.name) {
-        if !layer.may_use.contains(&name.as_str()) {
-            what.push(format!("{} must not use {name}: it is not beneath it", layer.name));
-        }
-    }
-    for name in layer.not_directly.iter().filter(|name| package.direct.contains(**name)) {
-        what.push(format!("{} must not name {name}", layer.name));
-    }
-    for name in layer.never.iter().filter(|name| closure.contains(**name)) {
-        what.push(format!("{} must not reach {name}: see `cargo tree -p {0} -i {name}`", layer.name));
-    }
-    if package.uses_dialect && layer.name != DIALECT {
-        what.push(format!(
-            "{} must not use {TRANSPORT}'s feature {DIALECT_FEATURE}: it is for {DIALECT}",
-            layer.name
-        ));
-    }
-    package.violations(what)
-}
-
-/// A member that is no layer: benches and chores may use everything but the top.
-fn judge_outsider(package: &Package) -> Vec<Violation> {
-    let mut what = Vec::new();
-    if package.is_layered {
-        what.push(format!("{} has no layer: give it one in xtask/src/tidy/layers.rs", package.name));
-    }
-    if package.direct.contains(TOP) {
-        what.push(format!("{} depends on {TOP}, on which nothing may depend", package.name));
-    }
-    package.violations(what)
 }
 
 impl Package {
-    fn violations(&self, what: Vec<String>) -> Vec<Violation> {
-        let violation = |what| Violation { path: self.manifest.clone(), line: 0, what };
-        what.into_iter().map(violation).collect()
+    fn read(package: &Value, root: &Path) -> Result<Self> {
+        let text = |value: &Value| value.as_str().map(str::to_owned).context("cargo metadata is unreadable");
+        let name = text(&package["name"])?;
+        let manifest = PathBuf::from(text(&package["manifest_path"])?);
+        let manifest = manifest.strip_prefix(root).unwrap_or(&manifest).to_path_buf();
+        let mut this = Self { name, manifest, direct: BTreeSet::new(), uses_dialect: false };
+        for dependency in package["dependencies"].as_array().context("a package without dependencies")? {
+            let used = text(&dependency["name"])?;
+            let features = dependency["features"].as_array().map_or(&[][..], Vec::as_slice);
+            this.uses_dialect |=
+                used == TRANSPORT && features.iter().any(|feature| feature == DIALECT_FEATURE);
+            let is_for_tests = FOR_TESTS.contains(&(this.name.as_str(), used.as_str()));
+            if !(dependency["kind"] == "dev" && is_for_tests) {
+                this.direct.insert(used);
+            }
+        }
+        Ok(this)
+    }
+
+    /// Every crate in `crates/` has a layer.
+    fn is_layered(&self) -> bool {
+        self.manifest.starts_with("crates")
     }
 }
 
-fn is_ours(name: &str) -> bool {
-    name == FRONT || name == TEST_PEERS || name.starts_with("shiplane-")
-}
-
-fn packages(root: &Path) -> Result<Vec<Package>> {
-    let metadata = cargo::metadata()?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    packages.iter().map(|package| read_package(package, root)).collect()
-}
-
-fn read_package(package: &Value, root: &Path) -> Result<Package> {
-    let text = |value: &Value| value.as_str().map(str::to_owned).context("cargo metadata is unreadable");
-    let manifest = PathBuf::from(text(&package["manifest_path"])?);
-    let manifest = manifest.strip_prefix(root).unwrap_or(&manifest).to_path_buf();
-    let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
-    let is_for_tests = |dependency: &&Value| {
-        let is_it = |(user, used): &(&str, &str)| package["name"] == *user && dependency["name"] == *used;
-        dependency["kind"] == "dev" && FOR_TESTS.iter().any(is_it)
+/// What is wrong with a member. One that is no layer, as benches and chores, may use everything but the top.
+fn judge(package: &Package, closure: &BTreeSet<String>) -> Vec<String> {
+    let (name, mut what) = (package.name.as_str(), Vec::new());
+    let Some(layer) = LAYERS.iter().find(|layer| layer.name == name) else {
+        if package.is_layered() {
+            what.push(format!("{name} has no layer: give it one in xtask/src/tidy/layers.rs"));
+        }
+        if package.direct.contains(TOP) {
+            what.push(format!("{name} depends on {TOP}, on which nothing may depend"));
+        }
+        return what;
     };
-    let layered = dependencies.iter().filter(|dependency| !is_for_tests(dependency));
-    let direct = layered.map(|dependency| text(&dependency["name"]));
-    let turns_on = |dependency: &Value, feature| {
-        dependency["features"].as_array().is_some_and(|features| features.iter().any(|name| name == feature))
-    };
-    Ok(Package {
-        uses_dialect: dependencies
-            .iter()
-            .any(|dependency| dependency["name"] == TRANSPORT && turns_on(dependency, DIALECT_FEATURE)),
-        name: text(&package["name"])?,
-        is_layered: manifest.starts_with("crates"),
-        manifest,
-        direct: direct.collect::<Result<_>>()?,
-    })
+    let is_ours = |name: &str| name == FRONT || name == TEST_PEERS || name.starts_with("shiplane-");
+    for used in package.direct.iter().filter(|used| is_ours(used)) {
+        // A crate's own tests may name it, to turn a feature on.
+        if used != name && !layer.may_use.contains(&used.as_str()) {
+            what.push(format!("{name} must not use {used}: it is not beneath it"));
+        }
+    }
+    for used in layer.not_directly.iter().filter(|used| package.direct.contains(**used)) {
+        what.push(format!("{name} must not name {used}"));
+    }
+    for used in layer.never.iter().filter(|used| closure.contains(**used)) {
+        what.push(format!("{name} must not reach {used}: see `cargo tree -p {name} -i {used}`"));
+    }
+    if package.uses_dialect && name != DIALECT {
+        what.push(format!(
+            "{name} must not use {TRANSPORT}'s feature {DIALECT_FEATURE}: it is for {DIALECT}"
+        ));
+    }
+    what
 }
 
 /// All that a build of the crate pulls in, itself left out.
@@ -215,7 +195,6 @@ mod tests {
             manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
             direct: set(direct),
             uses_dialect: false,
-            is_layered: true,
         }
     }
 
@@ -224,8 +203,7 @@ mod tests {
     }
 
     fn judged(name: &str, direct: &[&str], closure: &[&str]) -> usize {
-        let layer = LAYERS.iter().find(|layer| layer.name == name).unwrap();
-        judge(layer, &package(name, direct), &set(closure)).len()
+        judge(&package(name, direct), &set(closure)).len()
     }
 
     #[test]
@@ -251,10 +229,10 @@ mod tests {
 
     #[test]
     fn nothing_depends_on_the_command_line_and_every_crate_has_a_layer() {
-        let mut benches = package("shiplane-benches", &["shiplane-cli"]);
-        benches.is_layered = false;
-        assert_eq!(judge_outsider(&benches).len(), 1);
-        assert_eq!(judge_outsider(&package("shiplane-new", &[])).len(), 1);
+        let benches = package("shiplane-benches", &["shiplane-cli"]);
+        let benches = Package { manifest: "benches/Cargo.toml".into(), ..benches };
+        assert_eq!(judge(&benches, &BTreeSet::new()).len(), 1);
+        assert_eq!(judged("shiplane-new", &[], &[]), 1);
     }
 
     #[test]
@@ -263,8 +241,7 @@ mod tests {
         assert_eq!(judged(TOP, &[DIALECT], &[]), 0);
         for (layer, violations) in [(DIALECT, 0), ("shiplane-rpc", 1)] {
             let package = Package { uses_dialect: true, ..package(layer, &[TRANSPORT]) };
-            let layer = LAYERS.iter().find(|known| known.name == layer).unwrap();
-            assert_eq!(judge(layer, &package, &BTreeSet::new()).len(), violations);
+            assert_eq!(judge(&package, &BTreeSet::new()).len(), violations);
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Calls cargo from `cargo xtask`.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::process::{self, Running};
+use crate::process;
 
 /// The directory of the workspace's `Cargo.toml`.
 pub fn workspace_root() -> &'static Path {
@@ -38,40 +37,24 @@ pub fn metadata() -> Result<Value> {
 
 /// Builds one binary in release and says where it is.
 pub fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
-    build(package, binary, &["--release"])
+    executable_of(cargo().args(["build", "--release", "--package", package, "--bin", binary]), binary)
 }
 
 /// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
 pub fn build_for_demo() -> Result<PathBuf> {
-    build("shiplane-cli", "shiplane", &["--profile", "demo", "--no-default-features"])
+    let arguments = ["build", "--profile", "demo", "--no-default-features", "--package", "shiplane-cli"];
+    executable_of(cargo().args(arguments), "shiplane")
 }
 
-fn build(package: &str, binary: &str, how: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--package", package, "--bin", binary]).args(how);
-    executable_of(&mut command, binary)
-}
-
-/// Runs a `cargo build` of one binary and says where it is.
+/// Runs a build of one binary and says where it is.
 pub fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
-    let name = format!("building {binary}");
-    command.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
-    let ended = Running::start(&name, command)?.wait(Duration::MAX)?;
-    let mut executable = None;
-    for line in &ended.lines {
-        let message: Value = serde_json::from_str(line).context("cargo printed no JSON")?;
-        let is_it = message["target"]["name"] == binary && message["target"]["kind"][0] == "bin";
-        if is_it && let Some(path) = message["executable"].as_str() {
-            executable = Some(PathBuf::from(path));
-        }
-    }
-    if ended.code != Some(0) {
-        bail!("{name} failed");
-    }
-    match executable {
-        Some(path) => Ok(path),
-        None => bail!("cargo built no binary `{binary}`"),
-    }
+    command.arg("--message-format=json-render-diagnostics");
+    let text = process::output(&format!("building {binary}"), command)?;
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let is_it =
+        |message: &Value| message["target"]["name"] == binary && message["target"]["kind"][0] == "bin";
+    let built = messages.filter(is_it).filter_map(|built| built["executable"].as_str().map(PathBuf::from));
+    built.last().with_context(|| format!("cargo built no binary `{binary}`"))
 }
 
 /// Whether cargo sets this variable for the program it runs.

@@ -23,7 +23,6 @@ pub struct Link<P> {
 
 impl<P> Link<P> {
     /// With nothing on it.
-    #[must_use]
     pub fn new(path: Path) -> Self {
         Self {
             rng: Rng::new(path.seed),
@@ -38,7 +37,6 @@ impl<P> Link<P> {
     }
 
     /// What it is like.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -74,7 +72,6 @@ impl<P> Link<P> {
     }
 
     /// When the next packet arrives.
-    #[must_use]
     pub fn next_at(&self) -> Option<Duration> {
         self.under_way.front().map(|(at, ..)| *at)
     }

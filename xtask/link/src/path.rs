@@ -6,6 +6,7 @@ use crate::Rng;
 
 /// A path in one direction. Builders, so that a test names only what matters to it.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct Path {
     /// What it carries.
     pub rate_mbit: f64,
@@ -36,7 +37,6 @@ pub struct Policer {
 
 impl Path {
     /// With a queue of one bandwidth-delay product.
-    #[must_use]
     pub fn new(rate_mbit: f64, rtt_ms: f64) -> Self {
         let path = Self {
             rate_mbit,
@@ -53,58 +53,49 @@ impl Path {
     }
 
     /// With other chances.
-    #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
     /// With this share of packets lost.
-    #[must_use]
     pub fn loss(self, loss: f64) -> Self {
         Self { loss, ..self }
     }
 
     /// With a queue of so many bandwidth-delay products.
-    #[must_use]
     pub fn queue(self, products: f64) -> Self {
         let queue_bytes = products * self.bdp();
         self.queue_bytes(queue_bytes)
     }
 
     /// With a queue that takes so long to drain.
-    #[must_use]
     pub fn queue_ms(self, ms: f64) -> Self {
         let queue_bytes = ms / 1e3 * self.bytes_per_sec();
         self.queue_bytes(queue_bytes)
     }
 
     /// With a queue of so many bytes, and at least ten packets.
-    #[must_use]
     pub fn queue_bytes(self, queue_bytes: f64) -> Self {
         Self { queue_bytes: queue_bytes.max(MIN_QUEUE_BYTES), ..self }
     }
 
     /// With a policer.
-    #[must_use]
     pub fn policed(self, rate_mbit: f64, burst_bytes: f64) -> Self {
         let bytes_per_sec = rate_mbit * 125_000.0;
         Self { policer: Some(Policer { bytes_per_sec, burst_bytes }), ..self }
     }
 
     /// With the delays of a Wi-Fi network: draft-huitema-ccwg-c4-test, "Handling of High Jitter Environments".
-    #[must_use]
     pub fn wifi_jitter(self, average_ms: f64) -> Self {
         Self { wifi_jitter_ms: average_ms, ..self }
     }
 
     /// With an additional delay of up to so much, another one every 20 ms.
-    #[must_use]
     pub fn wandering(self, most_ms: f64) -> Self {
         Self { wander_ms: most_ms, ..self }
     }
 
     /// Nothing moves for so long every so often, each random by half. For 200 s.
-    #[must_use]
     pub fn freezing(mut self, every_ms: f64, for_ms: f64) -> Self {
         let mut rng = Rng::new(self.seed ^ 0x5EED);
         let mut at_ms = 0.0;
@@ -118,7 +109,6 @@ impl Path {
     }
 
     /// Nothing moves between these times. Later ones come later.
-    #[must_use]
     pub fn frozen(mut self, from_ms: f64, until_ms: f64) -> Self {
         let at = |ms: f64| Duration::from_secs_f64(ms / 1e3);
         self.freezes.push((at(from_ms), at(until_ms)));
@@ -126,7 +116,6 @@ impl Path {
     }
 
     /// The share of the time in which the link moves.
-    #[must_use]
     pub fn moving_share(&self, secs: f64) -> f64 {
         let end = Duration::from_secs_f64(secs);
         let frozen = self.freezes.iter().map(|&(from, until)| until.min(end).saturating_sub(from));
@@ -134,25 +123,21 @@ impl Path {
     }
 
     /// The rate.
-    #[must_use]
     pub fn bytes_per_sec(&self) -> f64 {
         self.rate_mbit * 125_000.0
     }
 
     /// The bandwidth-delay product, in bytes.
-    #[must_use]
     pub fn bdp(&self) -> f64 {
         self.bytes_per_sec() * self.rtt_ms / 1e3
     }
 
     /// Half a round trip.
-    #[must_use]
     pub fn one_way(&self) -> Duration {
         Duration::from_secs_f64(self.rtt_ms / 2e3)
     }
 
     /// When what would happen at `at` can happen.
-    #[must_use]
     pub fn thaws_at(&self, at: Duration) -> Duration {
         let next = self.freezes.partition_point(|&(from, _)| from <= at);
         let frozen_until = next.checked_sub(1).map(|last| self.freezes[last].1);

@@ -9,7 +9,6 @@ pub struct Rng(SplitMix64);
 
 impl Rng {
     /// The numbers of this seed.
-    #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(SplitMix64::from_seed(seed.to_le_bytes()))
     }

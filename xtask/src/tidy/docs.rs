@@ -1,5 +1,5 @@
-//! What a table in `docs/` names as its proof must exist: files, what is declared in them, tests that are still
-//! tests, examples, chores. A document that says "shown by" is otherwise the first to go stale.
+//! What a table in `docs/` names as its proof must exist: what files declare, tests that are still tests, examples,
+//! tasks. A document that says "shown by" is otherwise the first to go stale.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,31 +14,18 @@ use crate::is_task;
 /// What is wrong with the tables of all files in `docs/`.
 pub(super) fn check(root: &Path, files: &[SourceFile]) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
-    let directory = root.join("docs");
-    if !directory.is_dir() {
-        return Ok(violations);
-    }
-    for entry in WalkDir::new(&directory).sort_by_file_name() {
+    for entry in WalkDir::new(root.join("docs")).sort_by_file_name() {
         let path = entry.context("cannot walk docs")?.into_path();
-        if path.extension().is_none_or(|extension| extension != "md") {
-            continue;
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            violations.extend(check_text(path.strip_prefix(root)?, &text, files));
         }
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let relative = path.strip_prefix(root).context("walked out of docs")?;
-        let exists = |path: &Path| root.join(path).is_file();
-        violations.extend(check_text(relative, &text, &Workspace { files, exists: &exists }));
     }
     Ok(violations)
 }
 
-/// What may be named.
-struct Workspace<'a> {
-    files: &'a [SourceFile],
-    /// Of files that are not Rust.
-    exists: &'a dyn Fn(&Path) -> bool,
-}
-
-fn check_text(path: &Path, text: &str, workspace: &Workspace<'_>) -> Vec<Violation> {
+fn check_text(path: &Path, text: &str, files: &[SourceFile]) -> Vec<Violation> {
     let mut violations = Vec::new();
     let needs_proof = PROVEN.iter().any(|proven| path == Path::new(proven));
     let is_rule = |line: &str| line.starts_with("|-");
@@ -46,7 +33,7 @@ fn check_text(path: &Path, text: &str, workspace: &Workspace<'_>) -> Vec<Violati
     for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with('|')) {
         let mut add = |what| violations.push(Violation { path: path.to_owned(), line: number + 1, what });
         for span in spans(line) {
-            if let Err(what) = workspace.check(span) {
+            if let Some(what) = wrong(span, files) {
                 add(format!("`{span}`: {what}"));
             }
         }
@@ -66,55 +53,30 @@ fn spans(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2)
 }
 
-impl Workspace<'_> {
-    /// Says why `span` leads nowhere. What names neither a file nor a command is prose.
-    fn check(&self, span: &str) -> Result<(), String> {
-        if let Some(arguments) = span.strip_prefix("cargo ") {
-            return self.check_command(arguments);
+/// Why `span` leads nowhere, if so. What names neither Rust code nor a command is prose.
+fn wrong(span: &str, files: &[SourceFile]) -> Option<String> {
+    let words: Vec<&str> = span.split_whitespace().collect();
+    match words[..] {
+        ["cargo", "xtask", ref arguments @ ..] => (!is_task(arguments)).then(|| "no such task".to_owned()),
+        ["cargo", ref arguments @ ..] => {
+            let name = arguments.iter().skip_while(|word| **word != "--example").nth(1)?;
+            let examples = [format!("examples/{name}.rs"), format!("examples/{name}/main.rs")];
+            let is_there =
+                files.iter().any(|file| examples.iter().any(|example| file.path.ends_with(example)));
+            (!is_there).then(|| "no such example".to_owned())
         }
-        let (path, name) = match span.split_once("::") {
-            Some((path, name)) => (path, Some(name)),
-            None => (span, None),
-        };
-        if path.contains(|c: char| c.is_whitespace() || c == '*') {
-            return Ok(());
+        [span] if !span.contains('*') => {
+            let mut names = span.split("::");
+            let path = names.next().filter(|path| path.ends_with(".rs"))?;
+            let places = places(path);
+            let Some(file) = files.iter().find(|file| places.contains(&file.path)) else {
+                return Some("there is no such file".to_owned());
+            };
+            let missing = names.find(|name| !declares(file, name))?;
+            let what = if file.is_test(0) { "no test" } else { "not declared" };
+            Some(format!("`{missing}` is {what} there"))
         }
-        if path.ends_with(".rs") {
-            return self.check_source(path, name);
-        }
-        let is_path = path.contains('/') && FILES.iter().any(|extension| path.ends_with(extension));
-        match is_path && !places(path).iter().any(|place| (self.exists)(place)) {
-            true => Err("there is no such file".to_owned()),
-            false => Ok(()),
-        }
-    }
-
-    fn check_source(&self, path: &str, name: Option<&str>) -> Result<(), String> {
-        let places = places(path);
-        let file = self.files.iter().find(|file| places.contains(&file.path));
-        let file = file.ok_or("there is no such file")?;
-        let missing = name.into_iter().flat_map(|name| name.split("::")).find(|name| !declares(file, name));
-        match missing {
-            Some(name) if file.is_test(0) => Err(format!("`{name}` is no test there")),
-            Some(name) => Err(format!("`{name}` is not declared there")),
-            None => Ok(()),
-        }
-    }
-
-    /// A chore must take these arguments, an example must be there.
-    fn check_command(&self, arguments: &str) -> Result<(), String> {
-        let words: Vec<&str> = arguments.split_whitespace().collect();
-        if words.first() == Some(&"xtask") {
-            return is_task(&words[1..]).then_some(()).ok_or_else(|| "no such chore".to_owned());
-        }
-        let Some(at) = words.iter().position(|word| *word == "--example") else { return Ok(()) };
-        let name = words.get(at + 1).ok_or("which example?")?;
-        let is_it = |file: &&SourceFile| {
-            let path = file.path.to_string_lossy();
-            path.ends_with(&format!("/examples/{name}.rs"))
-                || path.ends_with(&format!("/examples/{name}/main.rs"))
-        };
-        self.files.iter().any(|file| is_it(&file)).then_some(()).ok_or_else(|| "no such example".to_owned())
+        _ => None,
     }
 }
 
@@ -145,16 +107,13 @@ const PROVEN: [&str; 2] = ["docs/hostile-peer.md", "docs/promises.md"];
 
 const NO_TEST: &str = "no test of ours:";
 
-/// Other files that a table may name as a proof.
-const FILES: [&str; 4] = [".md", ".toml", ".yml", ".sh"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const STORY: &str = "//! Docs\n#[tokio::test(start_paused = true)]\n/// Says.\nasync fn a_story() {}\n\nfn helper() {}\n\n#[test]\nfn a_story_that_is_longer() {}\n";
 
-    fn wrong(line: &str) -> Vec<String> {
+    fn all_wrong(line: &str) -> Vec<String> {
         violations("docs/x.md", line).into_iter().map(|violation| violation.what).collect()
     }
 
@@ -165,9 +124,7 @@ mod tests {
             SourceFile::new("crates/shiplane-rpc/examples/echo.rs", ""),
             SourceFile::new("crates/shiplane-rpc/examples/chat/main.rs", ""),
         ];
-        let exists = |path: &Path| path == Path::new("docs/a.md");
-        let workspace = Workspace { files: &files, exists: &exists };
-        check_text(Path::new(path), text, &workspace)
+        check_text(Path::new(path), text, &files)
     }
 
     #[test]
@@ -182,11 +139,10 @@ mod tests {
             "cargo xtask demo --small",
             "cargo run --example echo -- --loud",
             "cargo run -p shiplane-rpc --example chat",
-            "docs/a.md",
             "RpcClient::call",
             "*.rs",
         ] {
-            assert_eq!(wrong(&format!("| 1 | `{span}` |")), [""; 0], "{span}");
+            assert_eq!(all_wrong(&format!("| 1 | `{span}` |")), [""; 0], "{span}");
         }
     }
 
@@ -201,22 +157,21 @@ mod tests {
             "cargo xtask dance",
             "cargo xtask demo --huge",
             "cargo run --example gone",
-            "docs/b.md",
         ] {
-            assert_eq!(wrong(&format!("| 1 | x `tls` | `{span}` |")).len(), 1, "{span}");
+            assert_eq!(all_wrong(&format!("| 1 | x `tls` | `{span}` |")).len(), 1, "{span}");
         }
-        assert_eq!(wrong("| `rpc/src/a.rs`, `rpc/src/b.rs` |").len(), 2);
+        assert_eq!(all_wrong("| `rpc/src/a.rs`, `rpc/src/b.rs` |").len(), 2);
     }
 
     #[test]
     fn a_function_among_tests_that_is_none_shows_nothing() {
         let what = "`rpc/tests/it/calls.rs::helper`: `helper` is no test there";
-        assert_eq!(wrong("| `rpc/tests/it/calls.rs::helper` |"), [what]);
+        assert_eq!(all_wrong("| `rpc/tests/it/calls.rs::helper` |"), [what]);
     }
 
     #[test]
     fn only_tables_are_read() {
-        assert_eq!(wrong("As in `rpc/src/gone.rs`."), [""; 0]);
+        assert_eq!(all_wrong("As in `rpc/src/gone.rs`."), [""; 0]);
     }
 
     #[test]

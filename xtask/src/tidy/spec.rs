@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Violation;
 use super::source::SourceFile;
@@ -20,18 +20,14 @@ impl Rules {
     pub(super) fn load(root: &Path) -> Result<Self> {
         let text = fs::read_to_string(root.join("SPEC.md")).context("cannot read SPEC.md")?;
         let rules = Self::parse(&text);
-        if rules.numbers.is_empty() {
-            bail!("SPEC.md holds no numbered rule");
-        }
+        ensure!(!rules.numbers.is_empty(), "SPEC.md holds no numbered rule");
         Ok(rules)
     }
 
     fn parse(text: &str) -> Self {
-        let numbered = |line: &str| {
-            let line = line.trim_start_matches('#').trim_start();
-            number_at_start(line).map(|number| number.to_owned())
-        };
-        Self { numbers: text.lines().filter_map(numbered).collect() }
+        let first_words =
+            text.lines().filter_map(|line| line.trim_start_matches('#').split_whitespace().next());
+        Self { numbers: first_words.filter(|word| is_number(word)).map(str::to_owned).collect() }
     }
 
     /// The citations of one file that lead nowhere.
@@ -49,31 +45,20 @@ impl Rules {
 /// The numbers cited in a line: all of `SPEC 4.7, 4.8 and 5.1`.
 fn cited(line: &str) -> Vec<&str> {
     let mut numbers = Vec::new();
-    for (at, _) in line.match_indices(CITATION) {
-        let mut rest = &line[at + CITATION.len()..];
-        while let Some(number) = number_at_start(rest) {
-            numbers.push(number);
-            rest = &rest[number.len()..];
-            let next = [", ", " and ", "–", "-"].iter().find_map(|link| rest.strip_prefix(link));
-            rest = next.unwrap_or_default();
+    for rest in line.split(CITATION).skip(1) {
+        for word in rest.split([' ', '–', '-']) {
+            let number = word.trim_end_matches(|c: char| !c.is_ascii_digit());
+            numbers.extend(is_number(number).then_some(number));
+            if word != "and" && word.trim_end_matches(',') != number {
+                break;
+            }
         }
     }
     numbers
 }
 
-/// A rule number with which `text` begins, if a word ends there.
-fn number_at_start(text: &str) -> Option<&str> {
-    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
-    let section = digits(text);
-    if section == 0 {
-        return None;
-    }
-    let end = match text[section..].strip_prefix('.').map(digits) {
-        None | Some(0) => section,
-        Some(rule) => section + 1 + rule,
-    };
-    let ends = text[end..].chars().next().is_none_or(|c| !c.is_alphanumeric());
-    ends.then_some(&text[..end])
+fn is_number(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_digit()) && word.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
 const CITATION: &str = "SPEC ";
@@ -104,11 +89,10 @@ mod tests {
     }
 
     #[test]
-    fn a_number_ends_where_its_word_ends() {
-        assert_eq!(number_at_start("3.1."), Some("3.1"));
-        assert_eq!(number_at_start("3. Then"), Some("3"));
-        assert_eq!(number_at_start("128-bit"), Some("128"));
-        assert_eq!(number_at_start("3x"), None);
-        assert_eq!(number_at_start("x"), None);
+    fn a_list_of_numbers_ends_where_prose_begins() {
+        let numbers = |text: &str| cited(&text.replace("§ ", CITATION)).join(" ");
+        assert_eq!(numbers("as § 3.1, 3.2 and 4 say"), "3.1 3.2 4");
+        assert_eq!(numbers("(§ 3.1): 5 of § 4."), "3.1 4");
+        assert_eq!(numbers("§ 3.1-3.3; a 128-bit number, § is prose"), "3.1 3.3");
     }
 }

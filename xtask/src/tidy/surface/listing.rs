@@ -3,8 +3,8 @@
 use std::{collections::HashSet, fmt};
 
 use syn::{
-    Attribute, Fields, FnArg, GenericArgument, ImplItem, Item, ItemImpl, PathArguments, ReturnType,
-    Signature, TraitItem, Type, Visibility, spanned::Spanned,
+    Attribute, Fields, GenericArgument, ImplItem, Item, ItemImpl, PathArguments, ReturnType, Signature,
+    TraitItem, Type, Visibility, spanned::Spanned,
 };
 
 use super::super::model::{Crate, Meaning, attributes, declared, is_conditional, is_hidden, leaves};
@@ -23,17 +23,9 @@ pub(super) struct Entry {
     is_from_elsewhere: bool,
     /// A caller may match it or write it out, without anything more.
     pub(super) is_exhaustive: bool,
-    /// Itself, or its methods.
-    pub(super) functions: Vec<Function>,
+    /// What returns a future, itself or its methods: names and docs.
+    pub(super) futures: Vec<(String, String)>,
     lines: Vec<String>,
-}
-
-/// A function, for the rules.
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) docs: String,
-    /// It returns a future.
-    pub(super) is_async: bool,
 }
 
 impl Listing {
@@ -73,13 +65,6 @@ impl fmt::Display for Listing {
             }
         }
         Ok(())
-    }
-}
-
-impl Entry {
-    /// The last part of the path.
-    pub(super) fn name(&self) -> &str {
-        self.path.rsplit("::").next().unwrap_or(&self.path)
     }
 }
 
@@ -144,18 +129,18 @@ struct Impl<'a> {
 }
 
 fn impls(krate: &Crate) -> Vec<Impl<'_>> {
-    let mut found = Vec::new();
-    for (module, here) in krate.modules.iter().enumerate() {
-        for item in &here.items {
-            if let Item::Impl(item) = item
-                && let Type::Path(of) = &*item.self_ty
-                && !is_hidden(&item.attrs)
-            {
-                found.push(Impl { of: krate.meanings_of(module, &names_of(&of.path)), module, item });
-            }
-        }
-    }
-    found
+    let items = krate
+        .modules
+        .iter()
+        .enumerate()
+        .flat_map(|(at, module)| module.items.iter().map(move |item| (at, item)));
+    let found = items.filter_map(|(module, item)| {
+        let Item::Impl(item) = item else { return None };
+        let Type::Path(of) = &*item.self_ty else { return None };
+        let of = krate.meanings_of(module, &names_of(&of.path));
+        (!is_hidden(&item.attrs)).then_some(Impl { of, module, item })
+    });
+    found.collect()
 }
 
 /// Writes entries.
@@ -167,14 +152,9 @@ struct Render<'a> {
 
 impl Render<'_> {
     fn entry(&self, path: String, meaning: &Meaning) -> Entry {
-        let mut entry = Entry {
-            path,
-            is_type: false,
-            is_from_elsewhere: false,
-            is_exhaustive: false,
-            functions: Vec::new(),
-            lines: Vec::new(),
-        };
+        let (is_type, is_from_elsewhere, is_exhaustive) = (false, false, false);
+        let (futures, lines) = (Vec::new(), Vec::new());
+        let mut entry = Entry { path, is_type, is_from_elsewhere, is_exhaustive, futures, lines };
         match meaning {
             Meaning::Module(_) => {}
             Meaning::Elsewhere(from) => {
@@ -183,59 +163,20 @@ impl Render<'_> {
                 entry.lines.push(format!("{}: pub use {from}", entry.path));
             }
             Meaning::Item(module, i) => {
-                self.item(&mut entry, *module, &self.krate.modules[*module].items[*i])
+                let module = &self.krate.modules[*module];
+                entry.item(&module.items[*i], &module.text);
             }
         }
-        if entry.is_type {
-            let impls = self.impls.iter().filter(|found| found.of.contains(meaning));
-            impls.for_each(|found| self.implementation(&mut entry, found));
+        let impls = if entry.is_type { self.impls } else { &[] };
+        for found in impls.iter().filter(|found| found.of.contains(meaning)) {
+            let text = &self.krate.modules[found.module].text;
+            match &found.item.trait_ {
+                Some((_, of, _)) if self.names_private(found.module, of) => {}
+                Some((_, of, _)) => entry.lines.push(format!("    impl {}", between(text, of, of))),
+                None => self.methods(&mut entry, found.item, text),
+            }
         }
         entry
-    }
-
-    fn item(&self, entry: &mut Entry, module: usize, item: &Item) {
-        let text = &self.krate.modules[module].text;
-        if let Item::Macro(_) = item {
-            entry.is_type = true;
-            entry.lines.push(format!("{}: made by {}", entry.path, between(text, item, item)));
-        }
-        let (Some((vis, _)), Some(body_at)) = (declared(item), body_at(item)) else { return };
-        let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
-        let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
-        let head = one_line(&text[vis.span().byte_range().start..body_at]);
-        entry.lines.push(format!("{}: {marked}{head}{}", entry.path, derived(attributes(item))));
-        entry.is_type = !matches!(item, Item::Const(_) | Item::Static(_) | Item::Fn(_));
-        match item {
-            Item::Struct(item) => {
-                let fields = item.fields.iter().filter(|field| is_shown(Some(&field.vis), &field.attrs));
-                let fields: Vec<_> =
-                    fields.map(|field| format!("    {}", between(text, &field.vis, &field.ty))).collect();
-                entry.is_exhaustive =
-                    !non_exhaustive && !fields.is_empty() && fields.len() == item.fields.len();
-                entry.lines.extend(fields);
-            }
-            Item::Enum(item) => {
-                entry.is_exhaustive = !non_exhaustive;
-                let variants = item.variants.iter().filter(|variant| !is_hidden(&variant.attrs));
-                entry.lines.extend(variants.map(|variant| format!("    {}", variant_line(variant, text))));
-            }
-            Item::Trait(item) => item.items.iter().for_each(|part| trait_part(entry, part, text)),
-            Item::Fn(item) => entry.functions.push(function(&item.sig, &item.attrs, text)),
-            _ => {}
-        }
-    }
-
-    fn implementation(&self, entry: &mut Entry, found: &Impl<'_>) {
-        let text = &self.krate.modules[found.module].text;
-        match &found.item.trait_ {
-            Some((_, of, _)) => {
-                if !self.names_private(found.module, of) {
-                    let named = one_line(&text[of.span().byte_range()]);
-                    entry.lines.push(format!("    impl {named}"));
-                }
-            }
-            None => self.methods(entry, found.item, text),
-        }
     }
 
     fn methods(&self, entry: &mut Entry, item: &ItemImpl, text: &str) {
@@ -243,7 +184,7 @@ impl Render<'_> {
             match part {
                 ImplItem::Fn(part) if is_shown(Some(&part.vis), &part.attrs) => {
                     entry.lines.push(format!("    {}", between(text, &part.vis, &part.sig)));
-                    entry.functions.push(function(&part.sig, &part.attrs, text));
+                    entry.futures.extend(future(&part.sig, &part.attrs, text));
                 }
                 ImplItem::Const(part) if is_shown(Some(&part.vis), &part.attrs) => {
                     entry.lines.push(format!("    {}", between(text, &part.vis, &part.ty)));
@@ -275,6 +216,56 @@ impl Render<'_> {
             _ => None,
         });
         is_private(path) || of.any(is_private)
+    }
+}
+
+impl Entry {
+    fn item(&mut self, item: &Item, text: &str) {
+        if let Item::Macro(_) = item {
+            self.is_type = true;
+            self.lines.push(format!("{}: made by {}", self.path, between(text, item, item)));
+        }
+        let (Some((vis, _)), Some(body_at)) = (declared(item), body_at(item)) else { return };
+        let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
+        let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
+        let head = one_line(&text[vis.span().byte_range().start..body_at]);
+        self.lines.push(format!("{}: {marked}{head}{}", self.path, derived(attributes(item))));
+        self.is_type = !matches!(item, Item::Const(_) | Item::Static(_) | Item::Fn(_));
+        match item {
+            Item::Struct(item) => {
+                let fields = item.fields.iter().filter(|field| is_shown(Some(&field.vis), &field.attrs));
+                let fields: Vec<_> =
+                    fields.map(|field| format!("    {}", between(text, &field.vis, &field.ty))).collect();
+                self.is_exhaustive =
+                    !non_exhaustive && !fields.is_empty() && fields.len() == item.fields.len();
+                self.lines.extend(fields);
+            }
+            Item::Enum(item) => {
+                self.is_exhaustive = !non_exhaustive;
+                let variants = item.variants.iter().filter(|variant| !is_hidden(&variant.attrs));
+                self.lines.extend(variants.map(|variant| format!("    {}", variant_line(variant, text))));
+            }
+            Item::Trait(item) => item.items.iter().for_each(|part| self.trait_part(part, text)),
+            Item::Fn(item) => self.futures.extend(future(&item.sig, &item.attrs, text)),
+            _ => {}
+        }
+    }
+
+    fn trait_part(&mut self, part: &TraitItem, text: &str) {
+        let line = match part {
+            TraitItem::Fn(part) if is_shown(None, &part.attrs) => {
+                self.futures.extend(future(&part.sig, &part.attrs, text));
+                between(text, &part.sig, &part.sig)
+            }
+            TraitItem::Type(part) if is_shown(None, &part.attrs) => {
+                between(text, part, part).trim_end_matches(';').to_owned()
+            }
+            TraitItem::Const(part) if is_shown(None, &part.attrs) => {
+                between(text, &part.const_token, &part.ty)
+            }
+            _ => return,
+        };
+        self.lines.push(format!("    {line}"));
     }
 }
 
@@ -320,36 +311,17 @@ fn variant_line(variant: &syn::Variant, text: &str) -> String {
     }
 }
 
-fn trait_part(entry: &mut Entry, part: &TraitItem, text: &str) {
-    let line = match part {
-        TraitItem::Fn(part) if is_shown(None, &part.attrs) => {
-            entry.functions.push(function(&part.sig, &part.attrs, text));
-            between(text, &part.sig, &part.sig)
-        }
-        TraitItem::Type(part) if is_shown(None, &part.attrs) => {
-            between(text, part, part).trim_end_matches(';').to_owned()
-        }
-        TraitItem::Const(part) if is_shown(None, &part.attrs) => between(text, &part.const_token, &part.ty),
-        _ => return,
-    };
-    entry.lines.push(format!("    {line}"));
-}
-
-fn function(signature: &Signature, attributes: &[Attribute], text: &str) -> Function {
+/// The name and the docs of a function that returns a future.
+fn future(signature: &Signature, attributes: &[Attribute], text: &str) -> Option<(String, String)> {
     let returned = match &signature.output {
         ReturnType::Default => "",
         ReturnType::Type(_, of) => &text[of.span().byte_range()],
     };
     // A builder that takes a future returns itself.
-    let takes_self = signature.inputs.iter().any(|input| matches!(input, FnArg::Receiver(_)));
-    let is_future = returned.contains("Future<") || (takes_self && returned.starts_with("BoxFuture"));
-    let docs = attributes.iter().filter(|one| one.path().is_ident("doc"));
-    let docs: Vec<String> = docs.filter_map(doc_text).collect();
-    Function {
-        name: signature.ident.to_string(),
-        docs: docs.join("\n"),
-        is_async: signature.asyncness.is_some() || is_future,
-    }
+    let is_boxed = returned.starts_with("BoxFuture") && signature.receiver().is_some();
+    let is_future = signature.asyncness.is_some() || returned.contains("Future<") || is_boxed;
+    let docs: Vec<String> = attributes.iter().filter_map(doc_text).collect();
+    is_future.then(|| (signature.ident.to_string(), docs.join("\n")))
 }
 
 fn doc_text(attribute: &Attribute) -> Option<String> {
@@ -398,11 +370,6 @@ fn is_type_name(name: &str) -> bool {
 fn one_line(text: &str) -> String {
     let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
     let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-    words
-        .join(" ")
-        .replace("( ", "(")
-        .replace(",)", ")")
-        .replace(", )", ")")
-        .replace("< ", "<")
-        .replace(", >", ">")
+    let spaced = [("( ", "("), (",)", ")"), (", )", ")"), ("< ", "<"), (", >", ">")];
+    spaced.into_iter().fold(words.join(" "), |line, (from, to)| line.replace(from, to))
 }

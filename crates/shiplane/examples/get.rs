@@ -2,7 +2,7 @@
 
 use shiplane::{Client, Error, ErrorKind, Report};
 
-/// Fetches `2026/summer` of what the ticket names.
+/// Fetches `2026/summer` from the server that the ticket names.
 pub(crate) async fn get(client: &Client, ticket: &str, dest: &str) -> Result<Report, Error> {
     let photos = client.connect(ticket).await?;
     photos

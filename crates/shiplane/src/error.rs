@@ -139,7 +139,12 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("kind", &self.kind()).field("cause", &self.0.cause).finish()
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("message", &self.to_string())
+            .field("hint", &self.hint())
+            .field("cause", &self.0.cause)
+            .finish()
     }
 }
 

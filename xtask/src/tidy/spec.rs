@@ -19,15 +19,21 @@ impl Rules {
     /// From the workspace's `SPEC.md`.
     pub(super) fn load(root: &Path) -> Result<Self> {
         let text = fs::read_to_string(root.join("SPEC.md")).context("cannot read SPEC.md")?;
-        let rules = Self::parse(&text);
+        let rules = Self::parse(&text)?;
         ensure!(!rules.numbers.is_empty(), "SPEC.md holds no numbered rule");
         Ok(rules)
     }
 
-    fn parse(text: &str) -> Self {
-        let first_words =
-            text.lines().filter_map(|line| line.trim_start_matches('#').split_whitespace().next());
-        Self { numbers: first_words.filter(|word| is_number(word)).map(str::to_owned).collect() }
+    /// A rule's number begins its paragraph, and no two rules have the same.
+    fn parse(text: &str) -> Result<Self> {
+        let mut numbers = BTreeSet::new();
+        for paragraph in text.split("\n\n") {
+            let first_word = paragraph.trim_start_matches(['#', '\n']).split_whitespace().next();
+            if let Some(number) = first_word.filter(|word| is_number(word)) {
+                ensure!(numbers.insert(number.to_owned()), "SPEC.md has two rules {number}");
+            }
+        }
+        Ok(Self { numbers })
     }
 
     /// The citations of one file that lead nowhere.
@@ -73,7 +79,7 @@ mod tests {
     /// `§` stands for the citing word, or this file would cite what its own SPEC.md has not.
     fn wrong(text: &str) -> Vec<String> {
         let file = SourceFile::new("a.rs", &text.replace("§ ", CITATION));
-        Rules::parse(SPEC).check(&file).into_iter().map(|violation| violation.what).collect()
+        Rules::parse(SPEC).unwrap().check(&file).into_iter().map(|violation| violation.what).collect()
     }
 
     #[test]
@@ -86,6 +92,12 @@ mod tests {
         assert_eq!(wrong("// § 3.2"), [format!("{CITATION}3.2 is not in SPEC.md")]);
         assert_eq!(wrong("// § 3.1, 9.9").len(), 1);
         assert_eq!(wrong("// § 4").len(), 1, "a table's number is no rule");
+    }
+
+    #[test]
+    fn two_rules_of_one_number_are_found() {
+        let twice = Rules::parse("3.1 A rule\n\n3.2 Another,\n3.1 in a line\n\n3.1 A third").unwrap_err();
+        assert_eq!(twice.to_string(), "SPEC.md has two rules 3.1");
     }
 
     #[test]

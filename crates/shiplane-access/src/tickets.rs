@@ -149,6 +149,32 @@ impl TicketBook {
         Ok(secret)
     }
 
+    /// Removes the oldest ticket of the file that no key has redeemed and that a new one of this root, with this grant and
+    /// number of keys, would equal. Returns whether there was one.
+    ///
+    /// # Errors
+    /// See [`TicketsError`]; nothing has changed then.
+    pub fn remove_unredeemed(&self, grant: &Grant, max_owners: Option<u32>) -> Result<bool, TicketsError> {
+        let Some(Store { file, root }) = &self.store else { return Ok(false) };
+        let removed = file.edit(|tickets| {
+            let is_like = |ticket: &StoredTicket| {
+                let unredeemed = ticket.max_owners.is_some() && ticket.owners.is_empty();
+                unredeemed
+                    && ticket.root == *root
+                    && ticket.grant == *grant
+                    && ticket.max_owners == max_owners
+            };
+            tickets.iter().position(is_like).map(|oldest| tickets.remove(oldest))
+        })?;
+        let Some(removed) = removed else { return Ok(false) };
+        tracing::warn!(
+            ticket = removed.id(),
+            "too many valid tickets: the oldest that no key has redeemed is revoked"
+        );
+        self.lock().retain(|ticket| ticket.hash != removed.hash);
+        Ok(true)
+    }
+
     /// Makes `peer` the owner of the ticket with this secret, if it is open; the owner may redeem
     /// it again and again until it expires. Takes the same time whichever secret is presented. That `peer` owns it is
     /// durable when this returns, if tickets are kept in a file.
@@ -440,6 +466,26 @@ mod tests {
         assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Expired));
         assert!(book.issue(grant(""), HOUR, now + SECOND).is_ok());
         assert_eq!(book.redeem(&old, key(1), now + SECOND), Err(RedeemError::Unknown));
+    }
+
+    #[test]
+    fn in_a_full_file_only_a_ticket_that_is_like_the_new_one_and_unredeemed_is_removed() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), Instant::now());
+        let book = started(&dir, "root", now);
+        let redeemed = book.issue(grant("a"), HOUR, now).unwrap();
+        book.redeem(&redeemed, key(1), now).unwrap();
+        let [oldest, newer] = [(); 2].map(|()| book.issue(grant("a"), HOUR, now).unwrap());
+        let different = book.issue(grant("b"), HOUR, now).unwrap();
+        started(&dir, "other root", now).issue(grant("a"), HOUR, now).unwrap();
+        assert!(!book.remove_unredeemed(&grant("c"), Some(1)).unwrap());
+        assert!(!book.remove_unredeemed(&grant("a"), None).unwrap());
+        assert!(book.remove_unredeemed(&grant("a"), Some(1)).unwrap());
+        assert_eq!(book.redeem(&oldest, key(2), now), Err(RedeemError::Unknown));
+        for kept in [&redeemed, &newer, &different] {
+            book.redeem(kept, key(1), now).unwrap();
+        }
+        assert!(!book.remove_unredeemed(&grant("a"), Some(1)).unwrap());
+        assert_eq!(TicketsFile::at(dir.path().join("tickets")).read().unwrap().len(), 4);
     }
 
     #[test]

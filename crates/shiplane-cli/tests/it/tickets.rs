@@ -32,6 +32,26 @@ fn no_secret_is_in_the_file_of_tickets() {
 }
 
 #[test]
+fn a_server_that_was_started_too_often_revokes_its_oldest_ticket_and_no_other_command_does() {
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/hello", "hello");
+    let oldest = there.serve("src").ticket().to_owned();
+    let file = there.path("tickets");
+    let lines = std::fs::read_to_string(&file).unwrap();
+    let line = lines.lines().find(|line| !line.starts_with('#')).unwrap();
+    let rest = line.split_once(' ').unwrap().1;
+    let others: String = (1..1024).map(|ticket| format!("{ticket:064x} {rest}\n")).collect();
+    std::fs::write(&file, lines + &others).unwrap();
+    there.run(&["ticket", "new", "src", "--at", "192.0.2.7"]).failed(1, "already 1024 valid tickets");
+    let server = there.serve("src");
+    here.run(&["get", server.ticket(), "copy"]).done();
+    assert_eq!(there.run(&["ticket", "list"]).done().out.lines().count(), 1024);
+    let addressed = oldest.split_once('#').unwrap().1;
+    let (server, _) = server.ticket().split_once('#').unwrap();
+    here.run(&["get", &format!("{server}#{addressed}"), "again"]).failed(4, "no ticket has this secret");
+}
+
+#[test]
 fn a_ticket_that_is_revoked_ends_the_session_of_its_client() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/much", vec![7; 192 << 20]);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shiplane_access::internals::{Addresses, Grant, Scope, Ticket, TicketBook};
+use shiplane_access::internals::{Addresses, Grant, IssueError, Scope, Ticket, TicketBook};
 use shiplane_transport::PeerId;
 
 use super::Server;
@@ -101,7 +101,21 @@ impl TicketBuilder {
             Issuer::Server(server) => server.inner.access.tickets(),
             Issuer::Book(book) => book,
         };
-        let secret = book.issue_shared(grant, uses, ttl, Instant::now()).map_err(Cause::from)?;
+        let issue = || book.issue_shared(grant.clone(), uses, ttl, Instant::now());
+        let secret = match issue() {
+            // A server that is started again and again must not fail because of the tickets of its earlier starts.
+            Err(IssueError::Full { .. })
+                if matches!(issuer, Issuer::Server(_))
+                    && book
+                        .remove_unredeemed(&grant, uses)
+                        .map_err(IssueError::from)
+                        .map_err(Cause::from)? =>
+            {
+                issue()
+            }
+            issued => issued,
+        };
+        let secret = secret.map_err(Cause::from)?;
         Ok(Ticket::new(server, at, path, secret).map_err(TargetError::from)?)
     }
 }

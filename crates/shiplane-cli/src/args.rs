@@ -66,7 +66,7 @@ pub(crate) enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Send files to anyone who has the code that it prints
+    /// Send files to the holder of the code that it prints
     Send(SendArgs),
     /// Receive what the sender of a code offers
     Receive(ReceiveArgs),
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Measure the round trip to a server, and show its route and version
     Ping(PingArgs),
-    /// Check this machine, and with SOURCE the path to a server, for what makes transfers slow
+    /// Find out what makes transfers slow, on this machine and, with SOURCE, on the path to a server
     #[command(after_help = DOCTOR_HELP)]
     Doctor(DoctorArgs),
     /// Remove temporary files that interrupted runs have left in a directory
@@ -211,10 +211,10 @@ pub(crate) struct ExistingArgs {
     /// Replace existing files that differ, and keep each under its name with SUFFIX; without SUFFIX: ~
     #[arg(long, value_name = "SUFFIX", num_args = 0..=1, require_equals = true, default_missing_value = "~")]
     pub(crate) backup: Option<String>,
-    /// Delete what the source does not have from the directory that it becomes; not what is excluded
+    /// Delete files that the source does not have from the directory that it becomes, except excluded ones
     #[arg(long)]
     pub(crate) delete: bool,
-    /// Show what would be copied, replaced and deleted; change nothing. A push needs permission to read for it
+    /// Show what would be copied, replaced and deleted; change nothing. For a push this needs permission to read
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// With --delete: delete even more than half of the files, or more than 1,000
@@ -268,10 +268,10 @@ pub(crate) struct MovingArgs {
     /// Maximum chunk size, the unit of verification and resume; smaller on slow paths, larger for huge files
     #[arg(long, value_name = "SIZE", default_value = "4M", value_parser = parse_chunk_size)]
     pub(crate) chunk: u64,
-    /// Measure disk, processor and path first, some five seconds, and compare the run's rate with them at its end
+    /// Measure disk, processor and path for some five seconds first, and compare the run's rate with them at the end
     #[arg(long)]
     pub(crate) explain: bool,
-    /// Kinds of paths that are not wanted: neither reported nor counted as left out
+    /// Kinds of paths to skip, without reporting them as left out
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,
     /// Which symbolic links to carry; they are never followed
@@ -302,7 +302,7 @@ pub(crate) struct PathArgs {
     /// Digest that verifies the data in transit
     #[arg(long, value_enum, default_value_t = Digest::Blake3)]
     pub(crate) digest: Digest,
-    /// How long to dial again when the connection is lost, e.g. 30s or 1h, or `never` give up; 0s: not at all [default: 2m]
+    /// How long to try to connect again when the connection is lost, e.g. 30s or 1h, or `never` to give up; 0s disables it [default: 2m]
     #[arg(long, value_name = "TIME", value_parser = parse_patience)]
     pub(crate) give_up_after: Option<Duration>,
 }

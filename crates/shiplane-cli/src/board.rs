@@ -1,4 +1,4 @@
-//! Shows on a terminal who is connected to a server, and what moves: a line each.
+//! Shows the connections and jobs of a server on a terminal, a line each.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

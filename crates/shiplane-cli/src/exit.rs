@@ -53,6 +53,8 @@ impl Failure {
             Self::Unhealthy { .. } => here(Class::Other, "see what is marked as bad above"),
             Self::Declined => here(Refused, "ask the sender to send again if that was a mistake"),
             Self::Interrupted => here(Interrupted, "run the same command again to resume"),
+            Self::SendingInterrupted => here(Interrupted, "run the same command again; it prints a new code"),
+            Self::NoSource { .. } => here(LocalIo, "check the path"),
         }
     }
 }

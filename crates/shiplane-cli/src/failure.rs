@@ -4,7 +4,9 @@
 pub(crate) mod octopii;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use shiplane::escape;
 
 use crate::settings::SettingsError;
 
@@ -35,4 +37,18 @@ pub(crate) enum Failure {
     Declined,
     #[error("interrupted")]
     Interrupted,
+    /// `send` was interrupted: its code is void.
+    #[error("interrupted")]
+    SendingInterrupted,
+    /// A local path of a push or a sync, found before anything is dialled.
+    #[error("cannot read {}: {source}", escape(.path.as_os_str().as_encoded_bytes()))]
+    NoSource { path: PathBuf, source: io::Error },
+}
+
+/// Fails if a local path is missing, before the server is dialled.
+pub(crate) fn check_source(path: &Path) -> Result<(), Failure> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(()),
+        Err(source) => Err(Failure::NoSource { path: path.to_owned(), source }),
+    }
 }

@@ -1,4 +1,4 @@
-//! What the allocator keeps of the memory that is free.
+//! Sets how much free memory the allocator keeps.
 //!
 //! glibc gives back by itself only what is free at the end of its first heap. Each thread may have a heap of its own, which
 //! stays as large as it ever was.

@@ -177,7 +177,7 @@ pub(crate) enum SettingsError {
     TooManyWords { extra: String },
     #[error("cannot read the code from standard input: {0}")]
     CodeFromStdin(io::Error),
-    #[error("there is no terminal to ask at whether to receive this")]
+    #[error("cannot ask whether to receive this: standard input is not a terminal")]
     NobodyToAsk,
     #[error("--ticket-ttl must be between 1 second and {max_days} days")]
     TicketTtl { max_days: u64 },

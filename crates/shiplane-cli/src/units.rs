@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn an_invalid_size_is_refused() {
         for text in ["", "K", "-1", "+1", "1.5M", "1 M", "4X", "4Mb/s", "0x10", "\u{664}"] {
             assert_eq!(parse_size(text), Err(UnitError::NoSize), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Which announced addresses are dialled, and in which order: whatever a peer announces is hostile until proven.
+//! Chooses which announced addresses are dialled, and in which order. Announcements are not trusted.
 
 use std::net::{IpAddr, SocketAddr};
 

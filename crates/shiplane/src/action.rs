@@ -1,4 +1,4 @@
-//! What a job does at a path, and on which side.
+//! An action of a job: the path, the change and the side.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,7 +6,7 @@ use shiplane_wire::LeftOutReason;
 
 use crate::left_out::kind_of;
 
-/// One of the two machines, or what is between them.
+/// One of the two machines, or the network between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Side {
@@ -18,7 +18,7 @@ pub enum Side {
     Network,
 }
 
-/// One thing that a job did, would do in a dry run, or left undone.
+/// One change that a job made, would make in a dry run, or left undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Action {

@@ -64,7 +64,7 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// The id of this machine's key: what a server's owner gives rights to.
+    /// The id of this machine's key, to which a server's owner gives rights.
     #[must_use]
     pub fn id(&self) -> PeerId {
         self.inner.identity.peer_id()
@@ -139,7 +139,7 @@ impl fmt::Debug for Client {
 impl ClientBuilder {
     machine_setters!();
 
-    /// Uses a new key that is stored nowhere. What a ticket grants to it is lost with this client.
+    /// Uses a new key that is not stored. The rights from a ticket end with this client.
     pub fn fresh_key(mut self) -> Self {
         self.places.has_fresh_key = true;
         self
@@ -151,13 +151,13 @@ impl ClientBuilder {
         self
     }
 
-    /// The command that stands for `ssh`, with its own arguments: words between blanks, which quotes keep together.
+    /// The command to use as `ssh`, with arguments of its own, separated by spaces; quotes keep an argument together.
     pub fn ssh(mut self, command: impl Into<String>) -> Self {
         self.ssh = Some(command.into());
         self
     }
 
-    /// The program that ssh is to run on the other machine, as the shell there takes it. By default it is `shiplane`,
+    /// The program that ssh runs on the other machine, in the syntax of the shell there. By default it is `shiplane`,
     /// looked for in the PATH of that shell and in the usual places.
     pub fn remote_program(mut self, program: impl Into<String>) -> Self {
         self.remote_program = Some(program.into());

@@ -138,14 +138,14 @@ impl Connection {
         self.inner.by_code.as_ref()
     }
 
-    /// What the sender offers, if this connection was made by a [code](Client::receive_at): as a dry run tells it, with
+    /// What the sender offers, if this connection was made by a [code](Client::receive_at): in the form of a dry run, with
     /// the names at the top as actions. It is what the sender says; names are escaped.
     #[must_use]
     pub fn offer(&self) -> Option<Report> {
         self.by_code().map(|by_code| by_code.offer.report())
     }
 
-    /// Whether the sender has counted everything that it offers. If not, there is more than it says.
+    /// Whether the offer is complete. If not, the sender has more than it says.
     #[must_use]
     pub fn is_offer_counted(&self) -> bool {
         self.by_code().is_some_and(|by_code| by_code.offer.is_counted)
@@ -157,7 +157,7 @@ impl Connection {
         self.by_code().and_then(|by_code| by_code.offer.text.as_deref())
     }
 
-    /// Tells the sender that this side has everything, or does not want it: the code leads here no more. A
+    /// Tells the sender that this side has everything, or does not want it. The code is then used up. A
     /// [`get`](Self::get) of everything does that by itself when it is done.
     ///
     /// Cancel-safe: the sender then goes on waiting.
@@ -190,7 +190,7 @@ impl Connection {
         }
     }
 
-    /// The server's address. That of a server that is reached [through ssh](Self::route) says nothing.
+    /// The server's address; without meaning for a server that is reached [through ssh](Self::route).
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
         self.inner.peer.remote_addr()
@@ -202,7 +202,7 @@ impl Connection {
         self.inner.peer.is_closed()
     }
 
-    /// Fetches a file or a tree: await the job that this returns. An empty path stands for all that the target
+    /// Fetches a file or a tree: await the job that this returns. An empty path means everything that the target
     /// names.
     pub fn get(&self, path: impl AsRef<[u8]>) -> GetJob {
         GetJob::new(self.clone(), path.as_ref())
@@ -216,7 +216,7 @@ impl Connection {
         GetJob::listing(self.clone(), path.as_ref())
     }
 
-    /// Calls the server and waits for the answer. Gives how long that took, and the version of the server's program;
+    /// Calls the server and waits for the answer. Returns the time that this took, and the version of the server's program;
     /// escaped, since the server may say anything.
     ///
     /// Dropping the future gives the call up.
@@ -246,13 +246,13 @@ impl Connection {
         measured.map_err(|error| self.explained(Cause::Call(error).into()))
     }
 
-    /// The length of the packets that the path to the server is known to carry, without the headers of UDP and IP.
+    /// The packet length that the path to the server is known to carry, without the headers of UDP and IP.
     #[must_use]
     pub fn packet_len_bytes(&self) -> u16 {
         self.inner.peer.stats().path.datagram_len_bytes
     }
 
-    /// How many packets have been sent to the server over this connection, and how many of them were lost on the way.
+    /// The number of packets sent to the server over this connection, and the number of those that were lost.
     #[must_use]
     pub fn packets(&self) -> (u64, u64) {
         let path = self.inner.peer.stats().path;

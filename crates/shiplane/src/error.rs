@@ -5,21 +5,23 @@ mod code;
 mod dial;
 mod ssh;
 mod sync;
+mod target;
 mod transfer;
 
 use std::{convert::Infallible, fmt, io, num::NonZeroU64, path::PathBuf, time::Duration};
 
 use shiplane_access::internals::{
-    AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketError, TicketsError,
+    AddressError, EditError, Host, IssueError, NameError, PeerName, PeersError, TicketsError,
 };
 use shiplane_files::internals::{DestinationError, SourceError};
 use shiplane_protocols::internals::{FetchError, PushError, sync::SyncError};
-use shiplane_reach::internals::SshAddressError;
 use shiplane_rpc::{CallError, Fault, FaultCode};
-use shiplane_transport::{BindError, ConnectError, IdentityError, internals::PeerIdError};
+use shiplane_transport::{BindError, ConnectError, IdentityError};
 use shiplane_wire::PathRefused;
 
-pub(crate) use self::{choice::ChoiceError, code::CodeFailure, dial::DialError, ssh::SshFailure};
+pub(crate) use self::{
+    choice::ChoiceError, code::CodeFailure, dial::DialError, ssh::SshFailure, target::TargetError,
+};
 use crate::{event::Side, report::Report};
 
 /// Why a job failed.
@@ -70,7 +72,7 @@ impl Error {
         self.diagnosis().kind
     }
 
-    /// The side that has the cause.
+    /// The side on which the cause is.
     #[must_use]
     pub fn side(&self) -> Side {
         self.diagnosis().side
@@ -160,12 +162,6 @@ impl From<Cause> for Error {
     }
 }
 
-impl From<TargetError> for Error {
-    fn from(error: TargetError) -> Self {
-        Cause::Target(error).into()
-    }
-}
-
 /// What converts without fail has this error.
 impl From<Infallible> for Error {
     fn from(never: Infallible) -> Self {
@@ -227,7 +223,7 @@ pub(crate) enum Cause {
     TicketWithoutRight,
     #[error("cannot create a ticket: {0}")]
     Ticket(#[from] IssueError),
-    #[error("the tickets that were given out cannot be used: {0}")]
+    #[error("the stored tickets cannot be used: {0}")]
     Tickets(#[from] TicketsError),
     #[error("there is no ticket {}", shiplane_wire::escape(id.as_bytes()))]
     NoSuchTicket { id: String },
@@ -288,25 +284,6 @@ pub(crate) enum HomeError {
     NoCurrentDirectory(io::Error),
 }
 
-/// Why a text is no target. Shows nothing of the text, which may contain a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TargetError {
-    #[error("the ticket is wrong: {0}")]
-    Ticket(#[from] TicketError),
-    #[error("this is neither a ticket URL nor NAME/PATH, NAME@HOST:PORT/PATH or, over ssh, HOST:PATH")]
-    Unknown,
-    #[error("this cannot be given to ssh: {0}")]
-    Ssh(#[from] SshAddressError),
-    #[error("invalid peer id: {0}")]
-    Id(#[from] PeerIdError),
-    #[error("the name is wrong: {0}")]
-    Name(#[from] NameError),
-    #[error("the address is wrong: {0}")]
-    Address(#[from] AddressError),
-    #[error("invalid path: {0}")]
-    Path(PathRefused),
-}
-
 impl Cause {
     fn diagnosis(&self) -> Diagnosis {
         use ErrorKind::{Interrupted, LeftOut, LocalIo, Other, Refused, Unreachable, Usage};
@@ -318,7 +295,7 @@ impl Cause {
             Self::Edit(error) => edit(error),
             Self::Name(_) => here(Usage, "choose another name"),
             Self::Path(_) => here(Usage, "give a path relative to the served root, e.g. photos/2024"),
-            Self::Target(error) => target(error),
+            Self::Target(error) => target::target(error),
             Self::NoSuchName { .. } => {
                 here(Usage, "run shiplane peers list for the names, or add one with shiplane peers add")
             }
@@ -448,7 +425,7 @@ pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (Error
             Some(FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace) => {
                 here(ErrorKind::LocalIo, RESUME)
             }
-            // It was waited for in vain.
+            // The wait for it has timed out.
             Some(FaultCode::Gone) => there(ErrorKind::Unreachable, RESUME),
             Some(code) => here(kind_of_fault(code), RESUME),
             None => here(ErrorKind::Other, RESUME),
@@ -461,25 +438,6 @@ pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (Error
 #[cfg(feature = "status")]
 pub(crate) fn kind_of_fault(code: FaultCode) -> ErrorKind {
     transfer::answered(code).kind
-}
-
-fn target(error: &TargetError) -> Diagnosis {
-    here(
-        ErrorKind::Usage,
-        match error {
-            TargetError::Ticket(_) => {
-                "copy the whole ticket as shiplane serve printed it, and put it in single quotes"
-            }
-            TargetError::Ssh(_) => {
-                "give [USER@]HOST:PATH or ssh://[USER@]HOST[:PORT]/PATH; for a file with a colon in its name, ./NAME"
-            }
-            TargetError::Id(_) => "copy the id again; shiplane id prints it on that machine",
-            TargetError::Unknown | TargetError::Name(_) | TargetError::Address(_) | TargetError::Path(_) => {
-                "give a ticket URL, NAME@HOST:PORT/PATH with a peer's name or id, NAME/PATH with the name of a peer whose \
-                 address is known, or HOST:PATH to go over ssh"
-            }
-        },
-    )
 }
 
 fn identity(error: &IdentityError) -> Diagnosis {
@@ -571,7 +529,7 @@ const GIVE_READABLE: &str = "give an existing directory or file that this user c
 
 const RESUME: &str = "run the same command again to resume";
 
-const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after says how long it is dialled";
+const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after sets how long shiplane tries";
 
 const CONTENT_UNNAMED: &str =
     "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end";

@@ -5,7 +5,7 @@ use std::time::Duration;
 pub(crate) use crate::action::{Action, Side};
 use crate::report::Report;
 
-/// One step of a running job, and how far the job is.
+/// One step of a running job, with the job's progress.
 ///
 /// Given to the callback of [`on_progress`](crate::GetJob::on_progress), often several thousand times a
 /// second: draw or log it only as often as somebody can read.
@@ -39,7 +39,7 @@ pub struct Event {
     pub elapsed: Duration,
 }
 
-/// What has happened in a running job.
+/// The kinds of events of a running job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {

@@ -36,7 +36,7 @@ macro_rules! machine_setters {
             self
         }
 
-        /// Takes the list of peers from this file.
+        /// Reads the list of peers from this file.
         pub fn peers_file(mut self, path: impl Into<PathBuf>) -> Self {
             self.places.peers_file = Some(path.into());
             self

@@ -1,4 +1,4 @@
-//! The kinds of what a job leaves out.
+//! The kinds of paths that a job leaves out.
 
 use shiplane_wire::LeftOutReason;
 

@@ -1,5 +1,5 @@
 //! Copy and sync files between two machines over one authenticated QUIC connection: verified, resumable, in bounded
-//! memory. This is the front door: what most programs need, and all that the `shiplane` program uses.
+//! memory. Most programs need only this crate; the `shiplane` program uses nothing else.
 //!
 //! A [`Server`] serves a directory and gives out [tickets](Server::ticket). A [`Client`] [connects](Client::connect) with
 //! such a ticket, and begins any number of jobs on the [`Connection`]: [`get`](Connection::get),
@@ -172,7 +172,7 @@ pub fn complete_code(typed: &str) -> Vec<String> {
     shiplane_reach::internals::Code::completions(typed)
 }
 
-/// Bytes as text that is safe to print, such as a path: control characters and what is no UTF-8 are escaped.
+/// Makes bytes such as a path safe to print: escapes control characters and invalid UTF-8.
 #[must_use]
 pub fn escape(bytes: &[u8]) -> String {
     shiplane_wire::escape(bytes).to_string()

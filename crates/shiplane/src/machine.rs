@@ -12,7 +12,7 @@ use shiplane_files::internals::disk_rates;
 use shiplane_transport::{UDP_BUFFER_LEN_BYTES, internals::granted_buffers};
 use shiplane_wire::DigestAlgorithm;
 
-/// How many bytes a second one thread digests.
+/// The bytes per second that one thread hashes.
 #[must_use]
 pub fn digest_rate(algorithm: DigestAlgorithm) -> u64 {
     let block = vec![7; BLOCK_LEN_BYTES];
@@ -21,7 +21,7 @@ pub fn digest_rate(algorithm: DigestAlgorithm) -> u64 {
     })
 }
 
-/// How many bytes a second one thread encrypts with AES-128-GCM, in packets of the usual length.
+/// The bytes per second that one thread encrypts with AES-128-GCM, in packets of the usual length.
 #[must_use]
 pub fn encryption_rate() -> u64 {
     // A key of this length is one.
@@ -33,7 +33,7 @@ pub fn encryption_rate() -> u64 {
     })
 }
 
-/// What the transport asks the kernel for, for the buffers of a UDP socket, and what it gets to receive and to send.
+/// The size of UDP socket buffers that the transport asks the kernel for, and the sizes that it gets for receiving and sending.
 ///
 /// # Errors
 /// What the system says.

@@ -25,7 +25,7 @@ pub struct Peers {
     file: PeersFile,
 }
 
-/// A key with a name, and its rights on what this machine serves. Its text is its line in the list.
+/// A key with a name, and its rights on this machine's servers. Its text form is its line in the list.
 ///
 /// ```
 /// # fn example(id: shiplane::PeerId) -> Result<(), shiplane::Error> {
@@ -99,7 +99,7 @@ impl Peers {
         Ok(found.into_iter().map(|(id, addrs)| (id, shown(addrs))).collect())
     }
 
-    /// Adds a peer, or changes the rights of one. Returns what the list had of it before.
+    /// Adds a peer, or changes its rights. Returns its earlier entry.
     ///
     /// # Errors
     /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the name belongs to another key, among others; the file is
@@ -119,7 +119,7 @@ impl Peers {
 }
 
 impl KnownPeer {
-    /// A name for a key, without any right here.
+    /// A name for a key, without rights.
     ///
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if this is no name for a peer ([`Peers::check_name`]).
@@ -127,7 +127,7 @@ impl KnownPeer {
         Ok(Self(StandingPeer { name: parse_name(name)?, id, grant: Grant::none(), at: None }))
     }
 
-    /// Where it is found: `HOST` or `HOST:PORT`. The name alone then is a target. Called again, it adds another address,
+    /// Sets its address: `HOST` or `HOST:PORT`. Then its name alone is a target. Called again, it adds another address,
     /// up to eight.
     ///
     /// # Errors
@@ -141,7 +141,7 @@ impl KnownPeer {
         Ok(self)
     }
 
-    /// Adds the right to fetch: all that is served, unless [`below`](Self::below) says less.
+    /// Adds the right to fetch everything that is served, unless [`below`](Self::below) restricts it.
     #[must_use]
     pub fn read(self) -> Self {
         self.grant(|grant| grant.read = true)
@@ -195,13 +195,13 @@ impl KnownPeer {
         self
     }
 
-    /// Whether the list says where it is found, so that its name alone is a target.
+    /// Whether the list has its address, so that its name alone is a target.
     #[must_use]
     pub fn has_address(&self) -> bool {
         self.0.at.is_some()
     }
 
-    /// Whether it is a mere name, without any right here.
+    /// Whether it has only a name and no rights.
     #[must_use]
     pub fn is_name_only(&self) -> bool {
         self.0.grant.is_none()

@@ -1,4 +1,4 @@
-//! Remembers whose a code was, so that the same command resumes.
+//! Remembers the sender of a code, so that the same command resumes.
 
 use std::{
     fs, io,

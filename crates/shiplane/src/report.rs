@@ -7,7 +7,7 @@ use shiplane_wire::{DigestAlgorithm, Durability};
 
 use crate::action::Action;
 
-/// What a job achieved. Everything in it is verified, and durable if that was asked for.
+/// The result of a job. Everything in it is verified, and durable if that was requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -54,7 +54,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// 1 MiB: ten thousand usual paths, more than a person may search. It is the peer that says how many there are.
+    /// 1 MiB: ten thousand usual paths, more than a person reads. The peer decides how many there are.
     pub const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 
     /// Of nothing yet.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A request of a method, and with it the method's name and its answer.
+/// A request type, which also defines the method's name and the type of its answer.
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};

@@ -8,7 +8,7 @@ use crate::{
 };
 
 impl Client {
-    /// Sends files and directories to anyone who has a code: bind the server that this prepares, tell the receiver its
+    /// Sends files and directories to the holder of a code: bind the server that this prepares, tell the receiver its
     /// [code](crate::Server::code), and [run](crate::Server::run) it. Each path is sent by its name; one that ends in `/.`
     /// stands for the content of the directory. Nothing else can be read, and nothing written.
     ///

@@ -119,7 +119,7 @@ struct OwnMethod<S> {
 type Mount<S> = Box<dyn FnOnce(Router, &Arc<Shared<S>>) -> Router + Send>;
 
 impl Server {
-    /// For serving `path`, a directory or a single file.
+    /// Builds a server for `path`, a directory or a single file.
     pub fn builder(path: impl Into<PathBuf>) -> ServerBuilder {
         ServerBuilder {
             path: path.into(),
@@ -159,13 +159,13 @@ impl Server {
         self.inner.is_announced
     }
 
-    /// Where others can probably reach the server: `HOST:PORT`, or several with commas, as in its tickets.
+    /// The addresses at which others can probably reach the server: `HOST:PORT`, or several with commas, as in its tickets.
     #[must_use]
     pub fn address(&self) -> String {
         self.inner.advertised.to_string()
     }
 
-    /// Where the server listens.
+    /// The address on which the server listens.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.address
@@ -176,13 +176,13 @@ impl Server {
         TicketBuilder::new(self.clone())
     }
 
-    /// What was transferred so far.
+    /// Counters of what was transferred so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(&self.inner.metrics.snapshot())
     }
 
-    /// Who is connected, from where, and what they do: the running jobs of each, where `path` is below what is served,
+    /// The connected peers, their addresses and their running jobs, where `path` is below what is served,
     /// `bytes_done` what has moved, and the phase [`Sending`](crate::Phase::Sending) for a get,
     /// [`Receiving`](crate::Phase::Receiving) for a push and [`Syncing`](crate::Phase::Syncing) for a sync.
     #[must_use]
@@ -190,7 +190,7 @@ impl Server {
         sessions::list(&self.inner.files, &self.inner.transport)
     }
 
-    /// Waits until jobs have run and then, for ten seconds, none. The server has let go of what it had kept for the next, and a
+    /// Waits until jobs have run and then, for ten seconds, none. The server has then released the memory that it had kept for the next job, and a
     /// program that wants to be small may have its allocator do the same. Call it again for the next time.
     ///
     /// Cancel-safe: dropping the future leaves the rest to the next call.
@@ -251,7 +251,7 @@ impl Server {
         ended
     }
 
-    /// As [`run`](Self::run), and shuts down when `signal` is ready.
+    /// Like [`run`](Self::run), but shuts down when `signal` is ready.
     ///
     /// Dropping the future ends everything at once.
     ///
@@ -296,20 +296,20 @@ impl fmt::Debug for Server {
 }
 
 impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
-    /// Lets peers with the right to write push here, and those who may read and write sync. What is served must then be
+    /// Lets peers with the right to write push, and peers with both rights sync. What is served must then be
     /// a directory.
     pub fn writable(mut self) -> Self {
         self.is_writable = true;
         self
     }
 
-    /// The most bytes of one push. By default that is what the disk has room for.
+    /// The maximum size of one push, in bytes. By default the free space of the disk.
     pub fn max_push_bytes(mut self, bytes: u64) -> Self {
         self.limits.max_transfer_bytes = Some(bytes);
         self
     }
 
-    /// Whether all symbolic links of peers that push or sync are created. By default only those are that lead nowhere
+    /// Whether all symbolic links of peers that push or sync are created. By default only those are created that lead nowhere
     /// outside of the tree that they are in; the others are left out.
     pub fn all_links(mut self, are_allowed: bool) -> Self {
         self.limits.links = if are_allowed { LinkPolicy::All } else { LinkPolicy::Inside };
@@ -324,7 +324,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// For how long what an interrupted push has left can be resumed. Older leftovers are removed now and then, as
+    /// How long an interrupted push can be resumed. Older temporary files are removed from time to time, as
     /// [`clean`](crate::clean) does. 7 days by default; `None`: they stay.
     pub fn clean_after(mut self, age: impl Into<Option<Duration>>) -> Self {
         self.clean_after = age.into();
@@ -346,13 +346,13 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
 
     machine_setters!();
 
-    /// Limits the rate in each direction, in bytes a second, over all transfers. A limit below 1,000 counts as that.
+    /// Limits the rate in each direction, in bytes a second, over all transfers. A limit below 1,000 counts as 1,000.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
         self.rate = Some(bytes_per_second);
         self
     }
 
-    /// An address that tickets name: `HOST`, or `HOST:PORT` if the port is not the one that the server listens on.
+    /// Adds an address to tickets: `HOST`, or `HOST:PORT` if the port is not the one that the server listens on.
     /// Called again, it adds another one, up to eight; clients try them in this order, a quarter of a second apart. By
     /// default tickets name the address that the server listens on, or those at which others can probably reach this
     /// machine.

@@ -124,7 +124,7 @@ pub(crate) struct ExistingFiles {
 }
 
 impl ExistingFiles {
-    /// Whether what is not at the source is removed; then, whether it may be most of what is there.
+    /// Whether files that are not at the source are removed; then, whether most of the files may be.
     pub(crate) fn deletion(&self) -> Option<bool> {
         self.delete.then_some(self.allows_mass_deletion)
     }
@@ -149,13 +149,13 @@ pub(crate) fn limiter(bytes_per_second: Option<u64>) -> Option<RateLimiter> {
 /// The setters that each job has. Its field `settings` is a [`Settings`].
 macro_rules! common_setters {
     () => {
-        /// The most chunks under way at a time, from 1 to 32. The default is 32.
+        /// The maximum number of chunks in flight, from 1 to 32. The default is 32.
         pub fn concurrency(mut self, chunks: u16) -> Self {
             self.settings.concurrency = usize::from(chunks).clamp(1, $crate::settings::MAX_CONCURRENCY);
             self
         }
 
-        /// The most bytes that are verified and kept as one chunk, from 64 KiB to 16 MiB. The default is 4 MiB; on
+        /// The maximum size of a chunk, which is verified and kept as a whole, from 64 KiB to 16 MiB. The default is 4 MiB; on
         /// a slow path chunks are smaller by themselves.
         pub fn chunk_len_bytes(mut self, len: u64) -> Self {
             let range = $crate::settings::CHUNK_LEN_BYTES;
@@ -163,25 +163,25 @@ macro_rules! common_setters {
             self
         }
 
-        /// Limits the rate in each direction, in bytes a second. A limit below 1,000 counts as that.
+        /// Limits the rate in each direction, in bytes a second. A limit below 1,000 counts as 1,000.
         pub fn rate(mut self, bytes_per_second: u64) -> Self {
             self.settings.rate = Some(bytes_per_second);
             self
         }
 
-        /// Whether data is compressed on its way. By default it is not.
+        /// Whether data is compressed in transit. By default it is not.
         pub fn compression(mut self, compression: $crate::Compression) -> Self {
             self.settings.compression = compression;
             self
         }
 
-        /// What data is verified with on its way, if the server offers it too. The default is BLAKE3.
+        /// The digest that verifies data in transit, if the server offers it too. The default is BLAKE3.
         pub fn digest(mut self, digest: $crate::DigestAlgorithm) -> Self {
             self.settings.digest = digest;
             self
         }
 
-        /// Kinds of paths that are not wanted: `links`, `special`, `names`, `unreadable`, `changed` or `attributes`, as in
+        /// Kinds of paths to skip: `links`, `special`, `names`, `unreadable`, `changed` or `attributes`, as in
         /// [`Action::change`](crate::Action::change). By default none. Whatever else does not arrive is reported, and the
         /// job ends with [`ErrorKind::LeftOut`](crate::ErrorKind::LeftOut).
         pub fn skip<K: Into<String>>(mut self, kinds: impl IntoIterator<Item = K>) -> Self {
@@ -189,7 +189,7 @@ macro_rules! common_setters {
             self
         }
 
-        /// How long a job whose connection was lost tries to connect again, with growing pauses. It then goes on where it
+        /// How long a job that has lost its connection tries to connect again, with growing pauses. It then continues where it
         /// was. The default is two minutes; `Duration::ZERO` is not at all, and `Duration::MAX` without end. The time
         /// begins anew with everything that arrives.
         pub fn give_up_after(mut self, time: std::time::Duration) -> Self {

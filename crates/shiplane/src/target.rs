@@ -5,11 +5,11 @@ use std::{ffi::OsStr, net::SocketAddr, str::FromStr};
 use shiplane_access::internals::{Addresses, HostPort, PeerName, Ticket, TicketSecret};
 use shiplane_reach::internals::{Rights, SshAddress};
 use shiplane_transport::PeerId;
-use shiplane_wire::RelPath;
+use shiplane_wire::{RelPath, escape};
 
 use crate::error::{Error, TargetError};
 
-/// A server to connect to: whose key must answer, where, for which path, and by what right.
+/// A server to connect to: its key, its addresses, a path, and the secret of a ticket if there is one.
 ///
 /// Anything that converts to it can be given to [`Client::connect`](crate::Client::connect): a [`Ticket`], a
 /// [`PeerId`] with an address, or text. As text it is a ticket URL, `NAME@HOST:PORT/PATH`, where NAME is in the list of
@@ -65,7 +65,14 @@ impl Target {
     /// # Errors
     /// [`ErrorKind::Usage`](crate::ErrorKind::Usage), with what is wrong and nothing of a secret.
     pub fn from_os_str(typed: &OsStr) -> Result<Self, Error> {
-        Ok(Self::parse(typed.as_encoded_bytes())?)
+        let typed = typed.as_encoded_bytes();
+        Ok(Self::parse(typed).map_err(|error| match error {
+            // A secret follows a `#`.
+            TargetError::Unknown if !typed.contains(&b'#') && !typed.is_empty() => {
+                TargetError::NoTarget { typed: escape(typed).to_string() }
+            }
+            error => error,
+        })?)
     }
 
     /// Whether a typed text looks like a target, valid or not, rather than a local path.
@@ -87,7 +94,7 @@ impl Target {
         }
     }
 
-    /// Asks a server that is started by ssh for no more than this. By default it is asked for both, for a directory that
+    /// Requests only these rights from a server that is started by ssh. By default it is asked for both, for a directory that
     /// exists or can be made. A server that runs already decides by its tickets and its list of peers.
     #[must_use]
     pub fn with_rights(mut self, read: bool, write: bool) -> Self {
@@ -95,13 +102,13 @@ impl Target {
         self
     }
 
-    /// Whether the server may be one that listens, found by a ticket, an id or the name of a known peer.
+    /// Whether the target may be a listening server, found by a ticket, an id or the name of a known peer.
     #[must_use]
     pub fn is_direct(&self) -> bool {
         matches!(self.way, Way::Direct(_) | Way::Either { direct: Ok(_), .. })
     }
 
-    /// Whether the server may be one that ssh starts, which may ask for a password at the terminal.
+    /// Whether ssh may start the server, and may ask for a password at the terminal.
     #[must_use]
     pub fn is_over_ssh(&self) -> bool {
         matches!(self.way, Way::Ssh(_) | Way::Either { .. })
@@ -128,7 +135,7 @@ impl Target {
 
     fn parse(bytes: &[u8]) -> Result<Self, TargetError> {
         if bytes.trim_ascii_start().starts_with(SCHEME) {
-            // A ticket is ASCII unless its path was edited; what is not UTF-8 in it is no ticket.
+            // A ticket is ASCII unless its path was edited; if it is not UTF-8, it is no ticket.
             let text = str::from_utf8(bytes).map_err(|_| TargetError::Unknown)?;
             return Ok(text.parse::<Ticket>()?.into());
         }

@@ -35,7 +35,7 @@ impl Tickets {
         Ok(Self { file: TicketsFile::at(places.tickets_path()?), places })
     }
 
-    /// Those that have not expired, in the order in which they were made, one line each: first an id, the beginning of a
+    /// The tickets that have not expired, in order of creation, one line each: first an id, the beginning of a
     /// hash of the secret, which only its holder has, then what it permits, who has used it and how long it is good.
     ///
     /// # Errors

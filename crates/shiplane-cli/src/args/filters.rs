@@ -1,4 +1,4 @@
-//! Options that choose what takes part, in the order in which they are typed.
+//! Options that choose the paths that take part, in the order in which they are typed.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -32,7 +32,7 @@ pub(crate) struct LsArgs {
     /// List directories with everything below them
     #[arg(short = 'R', long)]
     pub(crate) recursive: bool,
-    /// Kinds of paths that are not wanted: neither reported nor counted as left out
+    /// Kinds of paths to skip, without reporting them as left out
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,
     #[command(flatten)]

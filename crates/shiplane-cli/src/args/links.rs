@@ -7,14 +7,14 @@ use clap::ValueEnum;
 pub(crate) enum Links {
     /// All, as they are
     All,
-    /// Those that lead nowhere outside of the tree; the others are left out
+    /// Those that stay inside the tree; the others are left out
     Inside,
     /// None, as with --skip links
     Skip,
 }
 
 impl Links {
-    /// The kinds that are not wanted.
+    /// The kinds to skip.
     pub(crate) fn skipped(self, mut skip: Vec<Skip>) -> Vec<Skip> {
         skip.extend((self == Self::Skip).then_some(Skip::Links));
         skip
@@ -28,7 +28,7 @@ pub(crate) enum Skip {
     Links,
     /// Devices, sockets and FIFOs
     Special,
-    /// Names that one of the two file systems does not take
+    /// Names that one of the two file systems does not support
     Names,
     /// Files and directories that cannot be read
     Unreadable,

@@ -56,7 +56,7 @@ pub(crate) enum PeersCommand {
     Add(PeersAdd),
     /// List peers with their ids, permissions and paths
     List,
-    /// List servers on the local network that want to be seen (`shiplane serve --announce`)
+    /// List servers on the local network that run with `shiplane serve --announce`
     Nearby {
         /// How long to listen, e.g. 2s
         #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]

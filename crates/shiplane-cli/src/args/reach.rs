@@ -22,10 +22,10 @@ pub(crate) struct SendArgs {
     /// Send this text, which the receiver's program prints
     #[arg(long, value_name = "TEXT", conflicts_with = "paths")]
     pub(crate) text: Option<String>,
-    /// For N receivers, each within ten minutes of the one before
+    /// Number of receivers, each within ten minutes of the one before
     #[arg(long = "to", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) receivers: u32,
-    /// For any number of receivers, until Ctrl-C
+    /// Serve any number of receivers, until Ctrl-C
     #[arg(long, conflicts_with = "receivers")]
     pub(crate) stay: bool,
     /// Words in the code, from 2 to 8; each makes it 256 times harder to guess
@@ -72,13 +72,13 @@ pub(crate) struct ReceiveArgs {
     /// Leave existing files that differ as they are, and copy the others
     #[arg(long, conflicts_with = "overwrite")]
     pub(crate) keep_existing: bool,
-    /// Kinds of paths that are not wanted: neither reported nor counted as left out
+    /// Kinds of paths to skip, without reporting them as left out
     #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
     pub(crate) skip: Vec<Skip>,
     /// Which symbolic links to create; they are never followed
     #[arg(long, value_name = "WHICH", value_enum, default_value = "inside")]
     pub(crate) links: Links,
-    /// Take the owners, access lists and extended attributes that the sender's files have
+    /// Accept owners, access lists and extended attributes of the sender's files
     #[arg(long)]
     pub(crate) attributes: bool,
     #[command(flatten)]
@@ -88,11 +88,11 @@ pub(crate) struct ReceiveArgs {
 }
 
 const SEND_HELP: &str = "\
-Run the printed command on the other machine. The code is good for one receiver, for ten minutes, and for
-three tries in all: then it is void, and `send` ends. Only the named paths can be read. `send` ends when the
-receiver has everything; if either side is cut off before, the receiver repeats its command to resume.";
+Run the printed command on the other machine. The code is for one receiver and is valid for ten minutes. \
+After three wrong attempts it is void, and `send` ends. Only the named paths can be read. `send` ends when the \
+receiver has everything. If either side is interrupted before, the receiver repeats its command to resume.";
 
 const RECEIVE_HELP: &str = "\
-Shows what would arrive and from whom, and asks before it writes anything. Without DEST, nothing lands whose
-name begins with a dot. Without CODE, it is read from the variable SHIPLANE_CODE. This and `-` hide it from
-the process list. To resume an interrupted run, repeat the command.";
+Shows what would arrive and from whom, and asks before it writes anything. Without DEST, names that begin with \
+a dot are refused. Without CODE, the code is read from the variable SHIPLANE_CODE. This and `-` hide it from the \
+process list. To resume an interrupted run, repeat the command.";

@@ -22,20 +22,20 @@ pub(crate) struct ServeArgs {
     /// Accept push and sync; the ticket then permits writing too
     #[arg(long)]
     pub(crate) writable: bool,
-    /// Create all symbolic links that peers push, also those that lead out of what is pushed
+    /// Create all symbolic links that peers push, even those that lead out of the pushed tree
     #[arg(long, requires = "writable")]
     pub(crate) all_links: bool,
-    /// Take owners, access lists and extended attributes of peers that push or sync with --attributes
+    /// Accept owners, access lists and extended attributes from peers that push or sync with --attributes
     #[arg(long, requires = "writable")]
     pub(crate) attributes: bool,
-    /// Remove what interrupted pushes have left once nothing has changed it for TIME, e.g. 12h, or `never`
+    /// Remove temporary files of interrupted pushes after TIME without a change, e.g. 12h, or `never`
     #[arg(long, value_name = "TIME", requires = "writable", default_value = "7d", value_parser = parse_patience)]
     pub(crate) clean_after: Duration,
     /// UDP address to listen on [default: [::]:7514, IPv4 and IPv6, or any free port if that is taken]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// HOST or HOST:PORT in the ticket; repeat for several, which clients try in this order [default: the addresses of
-    /// this machine's routes]
+    /// HOST or HOST:PORT in the ticket; repeat for several, which clients try in this order [default: up to four
+    /// addresses of this machine]
     #[arg(long, value_name = "HOST")]
     pub(crate) advertise: Vec<String>,
     /// Ticket lifetime, e.g. 90s, 1h or 7d
@@ -62,14 +62,14 @@ pub(crate) struct ServeArgs {
     #[cfg(feature = "status")]
     #[command(flatten)]
     pub(crate) metrics: MetricsArgs,
-    /// Send the file DIR to every Octopii node that connects; WITHOUT AUTHENTICATION
+    /// Send DIR, which must be a file, to every Octopii node that connects; WITHOUT AUTHENTICATION
     #[cfg(feature = "octopii")]
     #[arg(long, conflicts_with_all = ["writable", "advertise", "ticket_ttl", "ticket_file", "rate", "drain", "json"])]
     pub(crate) insecure_octopii: bool,
     /// Print one JSON event per line; the first contains the ticket
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
-    /// Print the ticket and errors only; show nothing of who connects
+    /// Print the ticket and errors only; do not show connections and jobs
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -78,14 +78,14 @@ pub(crate) struct ServeArgs {
 #[cfg(feature = "status")]
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct MetricsArgs {
-    /// Show figures for Prometheus (/metrics), a status page (/) and /healthz over HTTP at PORT of 127.0.0.1, or at ADDR:PORT
+    /// Offer metrics for Prometheus (/metrics), a status page (/) and /healthz over HTTP at PORT of 127.0.0.1, or at ADDR:PORT
     #[arg(long, value_name = "PORT", value_parser = parse_metrics)]
     #[cfg_attr(feature = "octopii", arg(conflicts_with = "insecure_octopii"))]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Host name by which they may be asked for, besides the address; repeat for several
+    /// Further host name that a request for --metrics may contain; repeat for several
     #[arg(long, value_name = "HOST", requires = "metrics")]
     pub(crate) metrics_host: Vec<String>,
-    /// Show names of files there too
+    /// Show file names on the status page too
     #[arg(long, requires = "metrics")]
     pub(crate) metrics_names: bool,
 }

@@ -23,7 +23,7 @@ pub(crate) struct SyncArgs {
     /// Show what would change on each side and why; change nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// Go on with every change on either side until Ctrl-C; by default, an absent server is waited for without end
+    /// Continue until Ctrl-C, and sync again after every change on either side; by default, wait for an absent server without limit
     #[arg(long, conflicts_with_all = ["dry_run", "explain"])]
     pub(crate) watch: bool,
     /// Take changes in one direction only: `push` changes only the server's side, `get` only this one
@@ -41,9 +41,9 @@ pub(crate) struct SyncArgs {
 /// The one direction of a sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OneWay {
-    /// This side's changes are done on the server's side
+    /// Apply this side's changes on the server's side
     Push,
-    /// The server's changes are done on this side
+    /// Apply the server's changes on this side
     Get,
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::transfer::{self, Transfer, report_of};
 use crate::doctor::Way;
 use crate::events::{Event, Limited};
-use crate::failure::Failure;
+use crate::failure::{Failure, check_source};
 use crate::job::Job;
 use crate::progress::OutputMode;
 use crate::settings::{PushSettings, Pushed, with_common, with_existing};
@@ -27,6 +27,9 @@ async fn push(settings: PushSettings, stop: CancellationToken) -> Result<(), Fai
 }
 
 async fn send(settings: PushSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
+    if let Pushed::Paths(paths) = &settings.pushed {
+        paths.iter().try_for_each(|path| check_source(path))?;
+    }
     let destination = escape(settings.target.path());
     let (target, client) = (settings.target.clone(), settings.client.builder());
     let transfer = Transfer::connect(job, target, client, destination, &stop).await?;

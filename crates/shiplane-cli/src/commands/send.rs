@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::BinaryBytes;
-use shiplane::{Action, Client, Error, Server, Stats, escape};
+use shiplane::{Action, Client, Error, ErrorKind, Server, Stats, escape};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::SessionBoard;
@@ -32,14 +32,17 @@ async fn send(settings: SendSettings, stop: CancellationToken) -> Result<(), Fai
     let server = bind(&client, &settings, &receivers).await?;
     announce(&settings, &server)?;
     tokio::select! {
-        ended = server.run_until(stop.cancelled()) => ended?,
+        ended = server.run_until(stop.cancelled()) => match ended {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Err(Failure::SendingInterrupted),
+            ended => ended?,
+        },
         never = show(&settings, &server) => match never {},
     }
     let receivers = receivers.lock().unwrap_or_else(PoisonError::into_inner);
     sum_up(&settings, &server.stats(), &receivers)
 }
 
-/// Who has come.
+/// The receivers that have connected.
 #[derive(Debug, Default)]
 struct Receivers {
     /// When the first of them came.

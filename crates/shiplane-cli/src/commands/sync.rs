@@ -11,7 +11,7 @@ use super::transfer::{self, Transfer, report_of};
 use crate::args::OneWay;
 use crate::doctor::Way;
 use crate::events::{Event, Limited};
-use crate::failure::Failure;
+use crate::failure::{Failure, check_source};
 use crate::job::Job;
 use crate::progress::OutputMode;
 use crate::settings::{SyncSettings, with_common};
@@ -27,6 +27,7 @@ async fn sync(settings: SyncSettings, stop: CancellationToken) -> Result<(), Fai
 }
 
 async fn synchronise(settings: SyncSettings, job: &Arc<Job>, stop: CancellationToken) -> Result<(), Failure> {
+    check_source(&settings.directory)?;
     let destination = escape(settings.target.path());
     let (target, client) = (settings.target.clone(), settings.client.builder());
     let patience = if settings.watch { settings.common.give_up_after } else { Duration::ZERO };

@@ -1,4 +1,4 @@
-//! The settings that choose what takes part.
+//! The settings that choose the paths that take part.
 
 use std::fs::File;
 use std::io::{self, Read};

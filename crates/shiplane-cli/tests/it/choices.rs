@@ -1,4 +1,4 @@
-//! What becomes of files that exist, and of what interrupted runs leave.
+//! Existing files, and temporary files of interrupted runs.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

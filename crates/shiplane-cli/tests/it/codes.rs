@@ -291,7 +291,7 @@ fn without_a_terminal_nothing_is_received_unless_that_was_said() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("file", "file");
     let sending = Sending::start(&there, &["file"]);
-    here.run(&["receive", &sending.code, "--at", &sending.at]).failed(2, "no terminal to ask at");
+    here.run(&["receive", &sending.code, "--at", &sending.at]).failed(2, "standard input is not a terminal");
     assert!(!here.file("file").exists());
     sending.receive(&here, &[]).done();
     sending.running.rest().done();

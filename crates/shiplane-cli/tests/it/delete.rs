@@ -1,4 +1,4 @@
-//! `--delete`: what the source does not have goes, and nothing else.
+//! `--delete` removes files that the source does not have, and nothing else.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What goes: patterns, lists, ignore files, alike for `get`, `push` and `sync`.
+//! Filters: patterns, lists and ignore files, the same for `get`, `push` and `sync`.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Where things land: one rule for every command, and each command run twice changes nothing.
+//! Destinations: one rule for every command, and a command that is run twice changes nothing.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;

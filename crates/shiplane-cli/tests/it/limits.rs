@@ -1,4 +1,4 @@
-//! A job says what keeps it from being faster.
+//! A job shows what limits its speed.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};

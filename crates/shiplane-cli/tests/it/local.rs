@@ -79,7 +79,7 @@ fn another_key_for_a_name_is_an_identity_error_and_never_a_question() {
 }
 
 #[test]
-fn what_is_mistyped_is_caught_here() {
+fn a_mistyped_peer_id_or_name_is_detected_locally() {
     let machine = Machine::new();
     let id = machine.id();
     let last = if id.ends_with('q') { 'p' } else { 'q' };

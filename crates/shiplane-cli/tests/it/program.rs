@@ -49,7 +49,7 @@ impl Machine {
         Self { limit: Some(format!("-d {data_kib}")), ..Self::new() }
     }
 
-    /// One whose programs may each have no more than so many files open.
+    /// One whose programs may each have at most this number of files open.
     #[cfg(target_os = "linux")]
     pub(crate) fn with_descriptors(count: u64) -> Self {
         Self { limit: Some(format!("-n {count}")), ..Self::new() }

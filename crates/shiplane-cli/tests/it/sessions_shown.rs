@@ -90,35 +90,37 @@ fn the_document_shows_what_is_printed() {
     let mut document = Document(HEAD.to_owned());
     let (here, there) = machines();
 
-    document.chapter("A directory", "The other machine serves it, and prints a ticket.");
+    document.chapter("A directory", "The other machine serves a directory and prints a ticket.");
     let (mut child, ticket, mut drawn) = serve_at_terminal(&there, "photos", 200, &["--ticket-uses", "any"]);
     let hint = drawn_line(&mut drawn, &["hint: "]);
     document.block("there", "serve photos --ticket-uses any", [ticket.clone(), hint].into_iter(), 0);
     document.show("here", &here, &ticket, &["get", &ticket]);
-    document.0 += "\nThe same command again finds everything there. After an interruption it would resume.\n";
+    document.0 += "\nThe same command again has nothing to do. After an interruption it resumes.\n";
     document.show("here", &here, &ticket, &["get", &ticket]);
 
-    document.chapter("Looking first", "`ls` lists what `get` would fetch; a dry run says what it would do.");
+    document.chapter("Looking first", "`ls` lists what `get` would fetch. A dry run shows what it would do.");
     document.show("here", &here, &ticket, &["ls", "-R", "-l", &ticket]);
     document.show("here", &here, &ticket, &["get", "--dry-run", &ticket, "elsewhere"]);
 
-    document.chapter("A file that is there already", "Nothing is overwritten unasked.");
+    document.chapter("An existing file that differs", "It is replaced only if you ask for it.");
     here.write("photos/summer.txt", "my own index\n");
     document.show("here", &here, &ticket, &["get", &ticket]);
     document.show("here", &here, &ticket, &["get", "--backup", &ticket]);
 
-    document.chapter("What does not arrive", "It is named, and the exit code is 9.");
+    document.chapter("A path that does not arrive", "It is printed with the reason, and the exit code is 9.");
     let made = Command::new("mkfifo").arg(there.file("photos/pipe")).status();
     assert!(made.expect("mkfifo").success());
     document.show("here", &here, &ticket, &["get", &ticket]);
 
-    document
-        .chapter("No permission", "A ticket is for reading unless the server was started with `--writable`.");
+    document.chapter(
+        "No permission",
+        "A ticket permits only reading, unless the server was started with `--writable`.",
+    );
     document.show("here", &here, &ticket, &["push", "photos", &ticket]);
     child.kill().expect("it runs");
     child.wait().expect("it ends");
 
-    document.chapter("Both directions", "A file that both sides have changed is kept twice.");
+    document.chapter("Both directions", "If both sides have changed a file, both versions are kept.");
     let server =
         there.serve_with("photos", &["--listen", "127.0.0.1:0", "--writable", "--ticket-uses", "any"]);
     let ticket = server.ticket().to_owned();
@@ -142,10 +144,10 @@ impl Run {
 }
 
 const HEAD: &str = "\
-# What a person sees
+# Sessions at the terminal
 
-Printed by the program, in a test (`cli/tests/it/sessions_shown.rs`). Keys, secrets, addresses and times are replaced. While
-something moves, a bar is drawn, which is gone at the end:
+The output of the program, as a test (`cli/tests/it/sessions_shown.rs`) has recorded it. Keys, secrets, addresses and times
+are replaced. During a transfer, the program draws a progress bar, and removes it at the end:
 
 ```text
 [====>     ] 1.25 MiB/2.86 MiB 5.72 MiB/s, 1 second left, receiving, limited by path

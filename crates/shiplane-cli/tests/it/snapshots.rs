@@ -32,7 +32,8 @@ fn errors_name_cause_side_and_next_step() {
         &["teleport"],
         &["peers", "add", "x"],
         &["peers", "add", "x", "sl1qqqq"],
-        &["peers", "add", "x", &id, "--root", "../x", "--read"],
+        &["peers", "add", "x", &id, "--path", "../x", "--read"],
+        &["get", "./dir", &peer],
         &["peers", "remove", "nobody"],
         &["get"],
         &["get", "shiplane://nonsense"],
@@ -102,20 +103,28 @@ fn fields(event: &Value) -> String {
     fields.collect::<Vec<_>>().join(", ")
 }
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 23] = [
     "",
+    "send",
+    "receive",
     "serve",
     "get",
     "push",
     "sync",
     "ls",
     "ping",
+    "doctor",
     "clean",
     "id",
     "peers",
     "peers add",
     "peers list",
+    "peers nearby",
     "peers remove",
+    "ticket",
+    "ticket new",
+    "ticket list",
+    "ticket revoke",
     "completions",
     "man",
 ];

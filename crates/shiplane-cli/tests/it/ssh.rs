@@ -190,7 +190,7 @@ fn links_and_attributes_are_taken_from_a_peer_that_logged_in() {
 }
 
 #[test]
-fn what_login_scripts_print_is_no_harm() {
+fn output_of_login_scripts_is_ignored() {
     let noise = "printf 'Welcome!\\033[2J\\r\\nshiplane-ssh/ is great'; exec sh -c \"$SSH_ORIGINAL_COMMAND\"";
     let Some(far) = Far::with(&Setup { forced: Some(noise), ..Setup::default() }) else { return };
     let here = Machine::new();
@@ -200,7 +200,7 @@ fn what_login_scripts_print_is_no_harm() {
 }
 
 #[test]
-fn what_the_login_files_of_any_shell_print_is_no_harm() {
+fn output_of_the_login_files_of_any_shell_is_ignored() {
     // Each shell reads its own, also where it only runs a command.
     let files = [
         ("bash", ".bashrc"),
@@ -592,5 +592,5 @@ fn text_in_the_middle_of_a_session_ends_it_with_the_reason() {
     far.machine.write("now", "");
     let cut = running.rest();
     assert_eq!(cut.code, Some(1), "{cut:?}");
-    assert!(cut.err.contains("something else than shiplane has written"), "{cut:?}");
+    assert!(cut.err.contains("another program has written"), "{cut:?}");
 }

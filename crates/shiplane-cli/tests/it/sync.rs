@@ -150,7 +150,7 @@ fn a_missing_permission_is_reported_as_such() {
     assert!(!there.file("data/mine").exists());
 }
 
-/// Either of the two is killed while it is at work, at a moment that nobody chooses.
+/// Either of the two is killed while it works, at an arbitrary moment.
 #[test]
 fn killed_on_either_side_it_goes_on_by_the_same_command() {
     let (here, there) = (Machine::new(), Machine::new());

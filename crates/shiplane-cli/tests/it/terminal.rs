@@ -51,7 +51,7 @@ pub(crate) fn at_terminal_typing(
     let mut child = command.stdout(out()).stderr(out()).spawn().expect("the program starts");
     drop((command, inside));
     let mut drawn = Vec::new();
-    // Once nobody has the other end, reading fails.
+    // Once the other end is closed, reading fails.
     let _ = terminal.read_to_end(&mut drawn);
     let code = child.wait().expect("it ends").code().expect("a code");
     let drawn = String::from_utf8(drawn).expect("text");
@@ -129,7 +129,8 @@ pub(crate) fn drawn_line(drawn: &mut BufReader<File>, words: &[&str]) -> String 
         let text = String::from_utf8_lossy(&line).into_owned();
         assert!(read > 0, "the terminal is closed");
         if let Some(found) = text.lines().find(|found| words.iter().all(|word| found.contains(word))) {
-            return found.to_owned();
+            // Its line feed may not have come yet.
+            return found.trim_end_matches('\r').to_owned();
         }
     }
 }

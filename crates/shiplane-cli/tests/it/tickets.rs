@@ -88,7 +88,7 @@ fn a_ticket_is_made_for_a_server_that_runs() {
     let ticket = there.run(&args).done().out;
     let ticket = ticket.trim_end();
     let clients = [Machine::new(), Machine::new(), Machine::new()];
-    // The server reads of it within a second; until then it admits nobody by it.
+    // The server notices it within a second; until then the ticket is refused.
     let mut first = clients[0].run(&["get", ticket, "copy"]);
     while first.code == Some(4) {
         first = clients[0].run(&["get", ticket, "copy"]);

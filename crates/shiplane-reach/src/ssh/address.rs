@@ -21,13 +21,13 @@ pub enum SshAddressError {
     #[error("there is no host")]
     HostMissing,
     /// A host that begins with a hyphen, or with a byte that no host has.
-    #[error("this is no host name")]
+    #[error("invalid host name")]
     HostMalformed,
     /// An IPv6 address ends where its path begins.
     #[error("an IPv6 address must be in brackets: [2001:db8::1]:PATH")]
     BracketsMissing,
     /// A user that begins with a hyphen, or with a byte that no user name has.
-    #[error("this is no user name")]
+    #[error("invalid user name")]
     UserMalformed,
     /// Not a number from 1 to 65535.
     #[error("the port is not a number from 1 to 65535")]

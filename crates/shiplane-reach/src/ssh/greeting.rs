@@ -1,4 +1,4 @@
-//! What the two programs say over an ssh session before the first packet. No IO but reading a request.
+//! The request and the answer in an ssh session before the first packet (SPEC 6.9, 6.10). No IO but reading a request.
 
 use std::io::{self, Read};
 
@@ -39,7 +39,7 @@ pub enum Greeting {
     Missing(String),
 }
 
-/// Why there is no greeting in what came.
+/// Why the received bytes have no greeting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum GreetingError {
     /// Something else came. Its end, escaped.
@@ -57,7 +57,7 @@ pub enum SshRequestError {
     #[error("cannot read the request: {0}")]
     Io(#[from] io::Error),
     /// The other side is of another version, or is not shiplane.
-    #[error("this is no request of shiplane's version {VERSION}")]
+    #[error("the request does not follow version {VERSION} of the protocol")]
     Malformed,
 }
 
@@ -112,7 +112,7 @@ impl Greeting {
         format!("\n{MARKER}{VERSION} {words}\n").into_bytes()
     }
 
-    /// Finds the greeting in what came so far, after any noise, and how long all of that is. `None`: there must come more.
+    /// Finds the greeting in the bytes so far, after other output, and the length of both. `None`: more bytes are needed.
     ///
     /// # Errors
     /// [`GreetingError`], once there is too much noise or the greeting is not one that we know.

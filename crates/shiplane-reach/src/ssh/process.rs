@@ -221,7 +221,7 @@ impl SshPipes {
     }
 }
 
-/// What came in place of a ticket.
+/// The output in place of a ticket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoTicket {
     /// Another greeting.

@@ -106,7 +106,7 @@ impl GetJob {
         Self { listing: Some(false), ..Self::new(connection, path) }
     }
 
-    /// Where it lands. A directory becomes `dest`, whether that exists or not. A file becomes `dest` too, unless that
+    /// The destination. A directory becomes `dest`, whether that exists or not. A file becomes `dest` too, unless that
     /// is a directory: then it lands in it. If `dest` ends in a slash, both land in it by their names; so does a served
     /// root, which has the name of its directory. Missing directories are created. The default is `./`; what a
     /// [code](crate::Client::receive_at) leads to then lands there only if its name does not begin with a dot.
@@ -123,14 +123,14 @@ impl GetJob {
         self
     }
 
-    /// Fails if it would land at one of these paths, before anything is written: those where earlier jobs of the same
+    /// Fails before anything is written if the destination is one of these paths: those where earlier jobs of the same
     /// command have [landed](Report::landed).
     pub fn not_at(mut self, taken: impl IntoIterator<Item = PathBuf>) -> Self {
         self.taken = taken.into_iter().collect();
         self
     }
 
-    /// Whether a listing goes into directories. By default it does not.
+    /// Whether a listing includes subdirectories. By default it does not.
     pub fn recursive(mut self, is_recursive: bool) -> Self {
         self.listing = self.listing.map(|_| is_recursive);
         self
@@ -326,7 +326,7 @@ struct LocalDest {
     dest: PathBuf,
     /// Where it may not.
     taken: Vec<PathBuf>,
-    /// Whether what is not at the source is removed; then, whether it may be most of what is there.
+    /// Whether files that are not at the source are removed; then, whether most of the files may be.
     deletion: Option<bool>,
     /// Whether there is an event for each file, and whether that has a digest.
     file_events: Option<bool>,

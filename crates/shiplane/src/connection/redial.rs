@@ -129,7 +129,7 @@ where
 }
 
 impl Client {
-    /// As [`connect`](Self::connect), but waits for a server that is absent, as a job does whose connection was lost: it dials
+    /// Like [`connect`](Self::connect), but waits for an absent server, like a job that has lost its connection: it dials
     /// after growing pauses, and `on_event` gets each, as [`ConnectionLost`](crate::EventKind::ConnectionLost). With a
     /// `give_up_after` of zero it tries once, with `Duration::MAX` without end.
     ///

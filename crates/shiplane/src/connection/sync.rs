@@ -73,13 +73,13 @@ impl SyncJob {
         self
     }
 
-    /// Whether to go on even if one side loses more than half of its files, or more than a thousand.
+    /// Whether the sync may delete more than half of one side's files, or more than a thousand.
     pub fn allow_mass_deletion(mut self, allows_mass_deletion: bool) -> Self {
         self.allows_mass_deletion = allows_mass_deletion;
         self
     }
 
-    /// Takes changes in one direction only: those of the other machine are done on this one. The other one is not
+    /// Syncs in one direction only: applies the changes of the other machine on this one. The other one is not
     /// changed; to take from a server, permission to read is enough, and any server will do. `None`, or [`Side::Network`], which is neither of them: both directions, the default.
     ///
     /// What the side that is changed has of its own stays: files that the other side does not have, and also files that
@@ -95,7 +95,7 @@ impl SyncJob {
         self
     }
 
-    /// Whether to go on with every change on either side, until the job is cancelled: it then ends with
+    /// Whether to sync again after every change on either side, until the job is cancelled: it then ends with
     /// [`ErrorKind::Interrupted`](crate::ErrorKind::Interrupted), and both sides are as after any other sync. Each time
     /// both sides are equal again, there is an event, [`Synced`](crate::EventKind::Synced). What is left out is in it, and
     /// does not end the job.

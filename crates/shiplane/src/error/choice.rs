@@ -1,4 +1,4 @@
-//! Errors in what a job is asked to copy, replace and keep.
+//! Errors in the settings that choose files to copy, replace and keep.
 
 use std::{io, path::PathBuf};
 

@@ -17,7 +17,7 @@ pub(crate) enum CodeFailure {
     Seek(SeekError),
     #[error("the code has expired: it was not used in time")]
     Expired,
-    #[error("the code was guessed at three times, and is void")]
+    #[error("the code is void after three wrong guesses")]
     Guessed,
     #[error("the receiver does not want it")]
     Declined,

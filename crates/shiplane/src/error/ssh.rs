@@ -15,12 +15,12 @@ pub(crate) enum SshFailure {
     Command(#[from] SshCommandError),
     #[error("the ssh session to {host} has ended")]
     Ended { host: String },
-    #[error("something else than shiplane has written to the ssh session to {host}")]
+    #[error("another program has written to the ssh session to {host}")]
     Garbled { host: String },
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     /// A better route is there: no failure that anybody sees.
-    #[error("the job goes on by another route")]
+    #[error("the job continues over another route")]
     Moved,
     #[error("{0}")]
     Request(SshRequestError),

@@ -10,7 +10,7 @@ use shiplane_transport::PeerId;
 
 use crate::{error::Error, request::Request};
 
-/// What [`ServerBuilder::method`](crate::ServerBuilder::method) takes.
+/// A handler for [`ServerBuilder::method`](crate::ServerBuilder::method).
 pub trait Handler<Arguments, S>: Clone + Send + Sync + 'static {
     /// What it answers.
     type Request: Request;
@@ -21,7 +21,7 @@ pub trait Handler<Arguments, S>: Clone + Send + Sync + 'static {
 
 type HandlerFuture<R> = BoxFuture<'static, Result<<R as Request>::Response, Error>>;
 
-/// What a handler can take besides its request: see [`ServerBuilder::method`](crate::ServerBuilder::method).
+/// A further argument of a handler: see [`ServerBuilder::method`](crate::ServerBuilder::method).
 pub trait FromContext<S>: Sized + Send {
     /// Takes it from the call or from the server's state.
     ///
@@ -42,13 +42,13 @@ pub struct Context {
 pub struct State<S>(pub S);
 
 impl Context {
-    /// Who calls; proven by the handshake.
+    /// The caller's id, proven by the handshake.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.call.peer
     }
 
-    /// Where the caller is now. Not proof of anything.
+    /// The caller's current address. It proves nothing.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
         self.call.remote_addr
@@ -60,7 +60,7 @@ impl Context {
         self.call.deadline.into_std()
     }
 
-    /// Ready when the handler is dropped before its end; for work that it has started elsewhere.
+    /// Ready when the handler is dropped before its end. For tasks that the handler has started.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
         self.call.cancelled.clone().cancelled_owned()
     }

@@ -91,7 +91,7 @@ impl Server {
 }
 
 impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
-    /// How long transfers and calls may go on after a [`shutdown`](Server::shutdown). Those that have not ended by then
+    /// How long transfers and calls may continue after a [`shutdown`](Server::shutdown). Those that have not ended by then
     /// are cut off; their peers resume with the next server. By default there is no limit: a transfer that does not move
     /// ends by itself.
     pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
@@ -99,7 +99,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// As [`bind`](Self::bind), on a socket that is bound already, such as one that a service manager holds while the
+    /// Like [`bind`](Self::bind), but on a socket that is bound already, such as one that a service manager holds while the
     /// server is restarted.
     ///
     /// Cancel-safe: dropping the future leaves at most a new key file.

@@ -22,7 +22,7 @@ use shiplane_wire::escape;
 use super::{Server, ServerBuilder, open::Opened, server_config};
 use crate::error::{Cause, Error, ErrorKind, SshFailure};
 
-/// Serves what standard input asks for, until that ends. Nothing else may be on standard output.
+/// Serves the path that is requested on standard input, until standard input ends. Nothing else may write to standard output.
 ///
 /// It listens for UDP too, and its answer says where. Dropping the future ends everything at once.
 ///

@@ -1,4 +1,4 @@
-//! Who is connected to a server, and what they do.
+//! The sessions of a server: the connected peers and their jobs.
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use shiplane_protocols::MetricsSnapshot;
 
-/// What a server has transferred since it was bound. Its text is a report of several lines.
+/// Counters of a server since it was bound. Its text form is a report of several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -55,7 +55,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// A name by which browsers and programs may ask for it, as in their `Host` header. Without any it answers to its
+    /// A host name that requests for it may have in their `Host` header. Without any it answers to its
     /// address and to loopback names alone, so that no other web page can read it by a name of its own that leads there.
     pub fn metrics_host(mut self, name: impl Into<String>) -> Self {
         self.operating.status.hosts.push(name.into());

@@ -58,19 +58,19 @@ impl TicketBuilder {
         self
     }
 
-    /// Restricts it to a path and what is below it, relative to what is served.
+    /// Restricts it to a path and everything below it, relative to the served root.
     pub fn below(mut self, path: impl AsRef<[u8]>) -> Self {
         self.path = path.as_ref().to_vec();
         self
     }
 
-    /// How long it is good for, from now. The default is an hour.
+    /// How long it is valid, from now. The default is an hour.
     pub fn valid_for(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// How many keys may redeem it. Each of them may use it any number of times until it expires. The default is one.
+    /// The number of keys that may redeem it. Each may use it any number of times until it expires. The default is one.
     pub fn uses(mut self, keys: u32) -> Self {
         self.uses = Some(keys);
         self

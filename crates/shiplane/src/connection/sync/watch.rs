@@ -194,7 +194,7 @@ impl Rounds {
         }
     }
 
-    /// Says what is not watched, once.
+    /// Reports once that not everything is watched.
     fn tell_unwatched(&self, here: &Here, there: &There, told: &mut [Option<Unwatched>; 2]) {
         let at_peer = match there {
             There::Watched { unwatched, .. } => *unwatched,

@@ -1,4 +1,4 @@
-//! Counts what a server does, as Prometheus has it.
+//! Counts the events of a server, as metrics for Prometheus.
 
 use std::{
     collections::VecDeque,
@@ -151,7 +151,7 @@ pub(super) fn memory(server: &Server) -> Vec<(&'static str, u64, u64)> {
     all
 }
 
-/// What is not counted as it happens.
+/// Values that are read when the metrics are asked for, rather than counted.
 fn read(server: &Server) {
     let inner = &server.inner;
     let sessions = server.sessions();

@@ -56,7 +56,7 @@ pub fn large_file(path: &Path, len_bytes: u64) -> Result<()> {
     write_noise(path, len_bytes, &mut Rng::new(SEED))
 }
 
-/// Fills a new directory `root` with nothing but small files, over so many directories.
+/// Fills a new directory `root` with small files, in this number of directories.
 pub fn small_tree(root: &Path, files: usize, directories: usize) -> Result<()> {
     let size = Size { large_bytes: 0, small_files: files, directories };
     small_files(root, size, &mut Rng::new(SEED))

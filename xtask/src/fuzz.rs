@@ -75,7 +75,7 @@ struct Target {
     name: String,
 }
 
-/// What came of one target.
+/// The result of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     inputs: u64,

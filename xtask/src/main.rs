@@ -30,7 +30,7 @@ enum Task {
     Demo(demo::Args),
     /// Run every check that a change must pass
     Ci,
-    /// Check the house rules: docs, layers, lengths, words
+    /// Check the rules for docs, layers, lengths and words
     Tidy(tidy::Args),
     /// Take the pictures of the status page in the documents; needs Chromium and ChromeDriver
     Screenshots,

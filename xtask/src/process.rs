@@ -38,7 +38,7 @@ pub struct Running {
     stderr: Option<Lines>,
 }
 
-/// Whether and how a process has ended, told by whoever waits for it. Its pid may then belong to somebody else.
+/// Whether and how a process has ended, set by the thread that waits for it. Its pid may then belong to another process.
 #[derive(Default)]
 pub struct Ending {
     exit: Mutex<Option<Result<Exit, String>>>,
@@ -265,7 +265,7 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
 }
 
 impl Ending {
-    /// Tells how it ended, if that is known; nobody sends it a signal meanwhile.
+    /// How it ended, if that is known. No signal is sent to it meanwhile.
     pub fn tell(&self, reap: impl FnOnce() -> Result<Exit, String>) {
         let mut exit = self.exit.lock();
         *exit = Some(reap());
@@ -292,7 +292,7 @@ impl Lines {
         let (sender, lines) = mpsc::channel();
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                // Nobody listens any more: go on reading, or the writer would block on a full pipe.
+                // The lines are not needed any more: go on reading, or the writer would block on a full pipe.
                 let _unheard = sender.send(String::from_utf8_lossy(&line).into_owned());
             }
         });

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: checks the house rules.
+//! `cargo xtask tidy`: checks the rules of CONTRIBUTING.md that other tools cannot check.
 //!
 //! Each rule is a small scanner over text that `cargo fmt` has laid out; only `surface` parses Rust.
 //! Where a rule and good code disagree, change the rule here, with its reason, not the code around it.
@@ -47,10 +47,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     match violations.len() {
         0 => {
-            println!("tidy: {} files follow the house rules", files.len());
+            println!("tidy: {} files follow the rules", files.len());
             Ok(())
         }
-        count => bail!("{count} violations of the house rules"),
+        count => bail!("{count} violations of the rules"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Parses `HOST:PORT`, and lists of it.
+//! Parses `HOST:PORT`, and lists of such addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -320,7 +320,7 @@ mod tests {
         let access = Arc::new(AccessControl::open(&path));
         let (told, changes) = std::sync::mpsc::channel();
         AccessControl::watch(&access, move || told.send(()).unwrap()).unwrap();
-        changes.recv().unwrap(); // What came between loading and watching.
+        changes.recv().unwrap(); // A change between loading and watching.
         let peer = StandingPeer {
             name: "nas".parse().unwrap(),
             id: PeerId::from_bytes([7; 32]),

@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn what_hands_do_to_a_ticket_is_forgiven() {
+    fn harmless_changes_to_a_pasted_ticket_are_accepted() {
         let id = PeerId::from_bytes([7; 32]);
         let secret = "MDEyMzQ1Njc4OWFiY2RlZg";
         let for_everything = Ticket::for_everything(id, "h:1".parse().unwrap(), secret.parse().unwrap());

@@ -1,4 +1,4 @@
-//! The file of a user's tickets, so that a server that is started again honours those that it has given out.
+//! The file of a user's tickets, from which a restarted server loads the tickets that it has issued.
 //!
 //! ```text
 //! # HASH    EXPIRES     KEYS  RIGHTS      PATH     ROOT                     OWNER...
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(file.read().unwrap(), []);
         std::fs::write(&file.path, "# x\nnonsense\n").unwrap();
         assert!(matches!(file.read(), Err(TicketsError::Malformed { line: 2, .. })));
-        assert!(file.edit(|_| ()).is_err(), "what is not understood is not overwritten");
+        assert!(file.edit(|_| ()).is_err(), "a file that cannot be parsed is not overwritten");
     }
 
     #[test]

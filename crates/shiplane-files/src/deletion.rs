@@ -1,4 +1,4 @@
-//! What the peer has sent, so that the rest can be told.
+//! Remembers the paths that the peer has sent, so that all others can be deleted (`--delete`).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -56,7 +56,7 @@ pub(super) struct Delta {
 enum Round {
     /// Large blocks of the whole file.
     Coarse,
-    /// Small blocks of what is not found yet.
+    /// Small blocks of the ranges that are not found yet.
     Fine,
 }
 

@@ -84,7 +84,7 @@ impl Destination {
     ///
     /// # Errors
     ///
-    /// [`DestinationError::Busy`] if another run of the job is at work, and what can be wrong with `dest`.
+    /// [`DestinationError::Busy`] if another run of the job is running, and what can be wrong with `dest`.
     pub fn open(
         dest: &Path,
         shape: &Shape,
@@ -107,7 +107,7 @@ impl Destination {
     ///
     /// [`DestinationError::NameRefused`] before anything is created, [`DestinationError::WrongKind`] for a
     /// file or link on the way, [`DestinationError::ParentMissing`] for what may not be created,
-    /// [`DestinationError::Busy`] if another run of the job is at work, [`DestinationError::NoMemory`] if what an earlier
+    /// [`DestinationError::Busy`] if another run of the job is running, [`DestinationError::NoMemory`] if what an earlier
     /// run left finds none of it now, else what the system says.
     pub fn open_beneath(
         served: &SourceRoot,

@@ -73,7 +73,7 @@ pub enum DestinationError {
         source: Option<io::Error>,
     },
     /// There are more files with several names than are kept track of. The rest becomes files of their own.
-    #[error("{path}: too many hard links; from here on each name is a file of its own")]
+    #[error("{path}: too many hard links; from here on each name is a separate file")]
     TooManyHardLinks {
         /// The first path that is concerned.
         path: String,

@@ -1,4 +1,4 @@
-//! What becomes of files that exist with other content.
+//! The policy for existing files with other content: refuse, keep, replace, back up.
 
 use std::fmt;
 

@@ -114,7 +114,7 @@ impl LinkedFiles {
         let Some(first) = entry.first.filter(|first| *first != index) else { return Some(Name::Own) };
         let state = lock(&self.0);
         match state.files.get(&first) {
-            // Links are of what has come before.
+            // A link refers to an earlier entry.
             _ if first > index => None,
             Some(file) if file.version != entry.version => None,
             Some(LinkedFile { state: LinkedFileState::LeftOut(_), .. }) => Some(Name::Own),

@@ -1,4 +1,4 @@
-//! Reading content to hash it: the one loop that does.
+//! The only loop that reads content to hash it.
 
 use std::ops::Range;
 

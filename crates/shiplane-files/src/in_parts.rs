@@ -93,7 +93,7 @@ impl Destination {
         };
         let is_here = match fate {
             Fate::Wanted => store.file(WHOLE).is_some_and(|file| file.kept.covers(offset_bytes)),
-            // Whether what came before was the same is not known.
+            // Whether the content before was the same is not known.
             Fate::Compared => offset_bytes == 0,
             Fate::Kept | Fate::LeftOut => true,
         };

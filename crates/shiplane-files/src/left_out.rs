@@ -59,7 +59,7 @@ impl LeftOuts {
         self.has_some.store(true, Ordering::Release);
     }
 
-    /// Takes what has come since the last time, and how many more there were than are kept.
+    /// Takes the paths added since the last call, and the number of further ones that were not kept.
     pub(super) fn take(&self) -> (Vec<LeftOut>, u64) {
         if !self.has_some.swap(false, Ordering::Acquire) {
             return (Vec::new(), 0);

@@ -32,7 +32,7 @@ pub enum Plan {
     Done,
     /// Nothing: another file is there, and stays.
     Kept,
-    /// Nothing: it is another name of a file that has come before, and is laid at the end.
+    /// Nothing: it is a further name of an earlier file, and is created at the end.
     Linked,
     /// A file of the same size is there: ask the peer for the digest of its file and call
     /// [`Destination::compare`](crate::destination::Destination::compare).
@@ -101,7 +101,7 @@ struct State {
     /// Directories that were left out, and why: so is what is in them.
     left_out: BTreeMap<RelPath, LeftOutReason>,
     left_out_bytes: usize,
-    /// A hard link of a file that was forgotten has come.
+    /// A hard link to a file that was forgotten has arrived.
     has_forgotten_links: bool,
 }
 
@@ -472,7 +472,7 @@ impl Planner {
         }
     }
 
-    /// Lays a further name of a file at the end, when that has come.
+    /// Creates a further name of a file at the end, when the file has arrived.
     fn link(
         &self,
         index: u64,

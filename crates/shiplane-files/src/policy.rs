@@ -1,4 +1,4 @@
-//! Who decides what may be written to a destination, and hears what has become of each file.
+//! The policy hook of a destination: decides what may be written, and receives an event for each file.
 
 use std::sync::Arc;
 

@@ -137,7 +137,7 @@ impl Publisher {
         Ok(renamed.into_iter().map(|(entry, _)| entry).collect())
     }
 
-    /// Creates the files of which no byte has come.
+    /// Creates the files of which no byte has arrived.
     fn create_holes(&self, files: &mut Vec<Publishing>, failed: &mut Failed) -> Result<(), DestinationError> {
         if !files.iter().any(|(_, file)| file.is_all_hole()) {
             return Ok(());

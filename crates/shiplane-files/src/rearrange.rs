@@ -292,7 +292,7 @@ impl Destination {
         let mut hasher = self.parts.site.options.digest.hasher();
         let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
         let mut copied_bytes = 0;
-        // What is not written reads as zeros.
+        // The rest reads as zeros.
         let sized = platform::set_len(&temp, file.size_bytes);
         sized
             .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))?;

@@ -1,4 +1,4 @@
-//! Taking up files that an earlier run began.
+//! Continues files that an earlier run began.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -32,7 +32,7 @@ pub(super) struct ResumeState {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Temporary files of earlier runs that somebody has come across.
+    /// Temporary files of earlier runs that were found.
     orphaned_temps: Vec<RelPath>,
     /// Space that files resumed by this run occupy already and have no content in.
     preallocated_bytes: u64,

@@ -1,4 +1,4 @@
-//! What a transfer consists of.
+//! The shape of a transfer: one file, a directory with its name, or a directory's content.
 
 /// What a transfer consists of, which decides where it lands.
 #[derive(Clone, Debug, PartialEq, Eq)]

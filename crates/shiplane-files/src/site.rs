@@ -1,4 +1,4 @@
-//! Where a transfer lands, and how: what does not change while it runs.
+//! The directory and the options of a transfer, which do not change while it runs.
 
 use std::fs::File;
 use std::io;
@@ -77,7 +77,7 @@ pub(super) struct Site {
     pub(super) loosened: Option<u32>,
     pub(super) is_abandoned: AtomicBool,
     pub(super) attributes: AttributesWriter,
-    /// What has come of the transfer so far.
+    /// The result of the transfer so far.
     summary: Mutex<Summary>,
     /// What of it is left out, until the caller takes it.
     pub(super) left_outs: LeftOuts,
@@ -127,7 +127,7 @@ impl Site {
         Ok((site, opened))
     }
 
-    /// Adds to what has come of the transfer; gives all of it.
+    /// Adds to the result of the transfer; returns all of it.
     pub(super) fn count(&self, add: impl FnOnce(&mut Summary)) -> Summary {
         let mut summary = lock(&self.summary);
         add(&mut summary);
@@ -250,7 +250,7 @@ impl Site {
         self.settled(path, path, platform::set_link_mtime(dir, name, link.mtime))
     }
 
-    /// What came of setting the mode or time of the destination directory.
+    /// The result of setting the mode or time of the destination directory.
     pub(super) fn settled_top(&self, set: io::Result<()>) -> Result<(), DestinationError> {
         let Err(error) = set else { return Ok(()) };
         let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
@@ -258,7 +258,7 @@ impl Site {
         if is_not_permitted { self.leave_metadata(None, error) } else { Err(error) }
     }
 
-    /// What came of setting the mode or time of a path, by its name at the peer and here. If that is not permitted, it is
+    /// The result of setting the mode or time of a path, by its name at the peer and here. If that is not permitted, it is
     /// named; the content is here all the same.
     pub(super) fn settled(
         &self,

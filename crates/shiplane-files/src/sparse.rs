@@ -1,4 +1,4 @@
-//! Files with holes: finding them, and hashing what is not one (SPEC 4.29).
+//! Files with holes: finds the holes, and hashes the content between them (SPEC 4.29).
 
 use std::fs::File;
 use std::io;

@@ -39,7 +39,7 @@ impl Destination {
         let plain = there.filter(is_plain).and_then(|path| RelPath::parse(path.as_bytes()).ok());
         match (reason, plain) {
             (LeftOutReason::Attributes | LeftOutReason::HardLink, _) => {}
-            // It has come, so that its path is known.
+            // It has arrived, so its path is known.
             (LeftOutReason::Symlink, None) if there.is_none() => {}
             (LeftOutReason::Symlink, Some(path)) => deletion.sent(&path, self.parts.site.folds),
             _ => deletion.withhold(),

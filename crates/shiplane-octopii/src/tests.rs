@@ -54,7 +54,7 @@ fn transport_with(config: TransportConfig) -> InsecureOctopiiTransport {
     InsecureOctopiiTransport::bind(LOCALHOST, config, AcceptAnyPeer).unwrap()
 }
 
-/// For stories in which a peer stays silent: nobody waits long.
+/// For tests in which a peer stays silent: with short timeouts.
 fn impatient() -> TransportConfig {
     let soon = Duration::from_millis(200);
     let lane_threads = LaneThreads::Ordinary; // They keep short deadlines on a busy machine too.

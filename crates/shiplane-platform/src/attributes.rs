@@ -160,7 +160,7 @@ impl std::fmt::Display for AttributeKind {
     }
 }
 
-/// What has come of setting attributes.
+/// The result of setting attributes.
 #[derive(Debug, Default)]
 pub struct Given {
     /// Whether anything was set.

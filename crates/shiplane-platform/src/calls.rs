@@ -32,7 +32,7 @@ pub fn retry<T, E: Into<io::Error>>(mut call: impl FnMut() -> Result<T, E>) -> i
     }
 }
 
-/// Pauses for calls that failed for want of descriptors: others give theirs back soon.
+/// Pauses for calls that failed because no descriptor was free: others close theirs soon.
 pub fn shortage_pauses() -> Pauses {
     Pauses(FIRST_PAUSE)
 }

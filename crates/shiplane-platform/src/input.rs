@@ -108,7 +108,7 @@ impl Input {
         Some(Arc::clone(&part.content))
     }
 
-    /// Lets go of what is before that offset.
+    /// Drops the bytes before that offset.
     pub fn release(&self, end_bytes: u64) {
         let mut state = self.shared.lock();
         while let Some(part) = state.held.front().filter(|part| part.end_bytes() <= end_bytes) {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reads_on_once_the_last_handle_is_gone() {
+    fn reading_stops_when_the_last_handle_is_dropped() {
         let (producer, input) = produced();
         let full = MAX_HELD_BYTES / PART_LEN_BYTES;
         (0..full).for_each(|_| producer.send(Ok(vec![1; PART_LEN_BYTES])).unwrap());

@@ -115,7 +115,7 @@ pub enum NameRefused {
     #[error("the name is reserved for shiplane's own files")]
     Own,
     /// A name that is hidden, where the receiver has not said where it may land.
-    #[error("names that begin with a dot are taken only into a directory that you name")]
+    #[error("names that begin with a dot are accepted only with an explicit destination")]
     Hidden,
     /// The name breaks a rule of SPEC 4.5.
     #[error(transparent)]

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_goes_and_what_another_one_is_writing_stays() {
+    fn temporary_files_of_killed_processes_are_removed_and_those_in_use_stay() {
         let dir = tempfile::TempDir::new().unwrap();
         let [left, held, foreign] = ["x.7-0.tmp", "x.8-0.tmp", "z.9-0.tmp"].map(|name| dir.path().join(name));
         fs::write(&left, "half").unwrap();

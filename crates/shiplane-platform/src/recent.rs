@@ -1,4 +1,4 @@
-//! What was used last, kept open.
+//! A cache that keeps recently used handles open.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -36,7 +36,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Recent<K, V> {
         self.values.insert(key, (value, self.uses));
     }
 
-    /// Lets go of a value.
+    /// Drops a value.
     pub fn forget(&mut self, key: &K) {
         self.values.remove(key);
     }

@@ -1,4 +1,4 @@
-//! The content of one chunk, read to its end outside of a lane. All of it blocks.
+//! Reads the content of one chunk outside of a lane. All functions block.
 
 use bytes::BytesMut;
 use shiplane_files::internals::{READ_LEN_BYTES, Scratch, hash_parts};

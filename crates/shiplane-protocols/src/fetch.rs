@@ -100,7 +100,7 @@ pub struct FetchRequest {
     /// Below what the peer serves; empty for all of it.
     pub path: Vec<u8>,
     /// Whether nothing of it is here, as far as is known: then the peer begins to send without waiting to be asked,
-    /// which saves a round trip. If something is here after all, at most 1 MiB was sent in vain.
+    /// which saves a round trip. If something is here after all, at most 1 MiB was sent unnecessarily.
     pub is_new_here: bool,
     /// What of it is not wanted.
     pub filters: Arc<Filters>,

@@ -113,7 +113,7 @@ pub(crate) struct PushOpen {
     pub(crate) compression: Compression,
     /// The digests that the caller offers, as a set of bits (SPEC 4.21).
     pub(crate) digests: u8,
-    /// What is not sent.
+    /// The ranges that are not sent.
     pub(crate) filters: OpenFilters,
     /// Whether owners, access lists and extended attributes are sent (SPEC 4.31).
     pub(crate) attributes: bool,
@@ -175,7 +175,7 @@ pub(crate) struct PushSent {
 /// The answer to a call that waits for work at the peer: a fault, or one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step<T> {
-    /// Not yet, but the peer is at work: ask again.
+    /// Not yet, but the peer is working: ask again.
     Working,
     /// It is done.
     Done(T),

@@ -56,7 +56,7 @@ pub fn progress(total_bytes: u64, watch: impl FnMut(Progress) + Send + 'static) 
     HighWater::new(total_bytes, watch).attempt()
 }
 
-/// The furthest that any attempt has come, so that a retry does not look like a step back.
+/// The highest progress of any attempt, so that progress does not fall when one is retried.
 pub(crate) struct HighWater {
     total_bytes: u64,
     start: Instant,

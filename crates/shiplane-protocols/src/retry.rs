@@ -62,7 +62,7 @@ impl RetryPolicy {
         self.first_delay.saturating_mul(1 << doublings).min(self.max_delay)
     }
 
-    /// Runs `attempt` until it succeeds, fails with what is not worth another, or the attempts are used up. Gives what came
+    /// Runs `attempt` until it succeeds, fails with an error that is not retried, or the attempts are used up. Gives what came
     /// of the last one, and its number, from 1.
     ///
     /// Cancel-safe as far as `attempt` is.
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_time_does_not_mend_is_tried_once() {
+    async fn permanent_failures_are_tried_once() {
         let (outcome, times) = attempts(&policy(5), 1, false).await;
         assert_eq!(outcome, (Err(()), 1));
         assert_eq!(times.len(), 1);

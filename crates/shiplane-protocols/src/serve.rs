@@ -201,7 +201,7 @@ impl FileServer {
                 () = shutdown.cancelled() => break,
             }
         }
-        // SPEC 1.13: a client that connects now would wait in vain for answers.
+        // SPEC 1.13: a client that connects now would get no answers.
         transport.refuse_new();
         self.closing.cancel();
         self.tasks.close();

@@ -132,7 +132,7 @@ impl RpcClient {
     /// [`call`](Self::call). Until the peer is done with it, it counts as in flight, so that notices
     /// cannot pile up without end.
     ///
-    /// Dropping the future takes back what is not on its way yet. Afterwards only the end of the
+    /// Dropping the future withdraws the part that has not been sent yet. Afterwards only the end of the
     /// connection does; [`PeerConnection::drained`] waits for the handlers.
     ///
     /// # Errors
@@ -148,7 +148,7 @@ impl RpcClient {
 
     /// As [`notify`](Self::notify), with the type of the method's request.
     ///
-    /// Dropping the future takes back what is not on its way yet, as there.
+    /// Dropping the future withdraws the part that has not been sent yet, as there.
     ///
     /// # Errors
     /// As `notify`.

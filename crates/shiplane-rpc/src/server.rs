@@ -1,4 +1,4 @@
-//! The callee's side: which method is handled by what, for which caller.
+//! The callee's side: selects the handler for a method and a caller.
 
 use std::{
     collections::HashMap,

@@ -153,7 +153,7 @@ impl PooledBuffer {
         self.buffer.used
     }
 
-    /// What is not filled of the first `len` bytes; it has the bytes of an earlier use.
+    /// The unfilled part of the first `len` bytes; it contains bytes of an earlier use.
     pub(crate) fn spare(&mut self, len: usize) -> &mut [u8] {
         let used = self.buffer.used;
         &mut self.buffer.memory.as_mut()[used..len]

@@ -111,7 +111,7 @@ impl Channel {
         loop {
             let heard = heard_at();
             tokio::time::sleep(time.saturating_sub(heard.elapsed())).await;
-            // This program itself may have been stopped: then what has come meanwhile is read now.
+            // This program itself may have been stopped: then the data that has arrived meanwhile is read now.
             tokio::time::sleep(READ_GRACE).await;
             if heard_at() == heard {
                 return;

@@ -315,7 +315,7 @@ pub const MAX_CONNECTIONS_PER_PEER: usize = 64;
 /// just given up.
 pub const MAX_INCOMING_HANDSHAKES: usize = 256;
 
-/// 1 MiB of datagrams that come before their handshake is taken up, which is at once.
+/// 1 MiB of datagrams that arrive before their handshake is accepted, which happens at once.
 pub(crate) const INCOMING_BUFFER_BYTES: u64 = 1 << 20;
 
 /// From this many handshakes in progress on, an address must prove itself (RFC 9000 section 8.1.2).

@@ -1,4 +1,4 @@
-//! What another dialect is built on: QUIC connections under TLS settings of its own, over this crate's socket,
+//! The base for another dialect: QUIC connections under TLS settings of its own, over this crate's socket,
 //! windows, streams and lanes.
 //!
 //! For `shiplane-octopii` alone. Nothing here asks a [`Trust`](crate::Trust), and nothing of it is promised to stay.

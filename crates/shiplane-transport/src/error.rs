@@ -25,7 +25,7 @@ pub enum ConnectionEnd {
     #[error("the connection was closed on this side")]
     ClosedHere,
     /// Nothing was heard for the idle timeout: the peer or the path is gone. Dial again.
-    #[error("nothing was heard from the peer any more")]
+    #[error("the peer stopped answering")]
     TimedOut,
     /// The peer has lost its state, as after a restart. Dial again.
     #[error("the peer no longer knows this connection")]

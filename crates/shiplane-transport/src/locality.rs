@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_our_address_is_here() {
+    fn a_peer_with_an_address_of_ours_is_on_this_machine() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (peer, ours, there) in [
             ("127.0.0.1", None, Locality::ThisMachine),

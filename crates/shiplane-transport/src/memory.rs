@@ -1,4 +1,4 @@
-//! Memory that many share.
+//! Counts memory that several users share.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

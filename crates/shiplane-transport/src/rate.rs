@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_asks_first_is_served_first() {
+    async fn requests_are_served_in_order() {
         let limiter = limiter(1000, 100);
         limiter.take(100).await;
         let order = Arc::new(StdMutex::new(Vec::new()));

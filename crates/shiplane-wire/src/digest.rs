@@ -187,7 +187,7 @@ pub struct TransferHasher {
     hasher: Hasher,
     /// Every index below this one is in `hasher` or was skipped.
     next: u64,
-    /// What came early; `None` is a skipped chunk.
+    /// Digests that came early; `None` is a skipped chunk.
     held: BTreeMap<u64, Option<Digest>>,
 }
 

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_drive_a_terminal_is_escaped() {
+    fn terminal_control_characters_are_escaped() {
         let cases: [(&[u8], &str); 9] = [
             ("Zoë 日本 🙂".as_bytes(), "Zoë 日本 🙂"),
             (b"\x1b]52;c;eA==\x07", r"\x1b]52;c;eA==\x07"),

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_the_longest_stay_in_order() {
+    fn of_too_many_holes_the_longest_are_kept_in_order() {
         let mut many: Vec<_> = (0..1030).map(|at| 10 * at..10 * at + 1).collect();
         (many[3].end, many[1029].end) = (35, 10_299);
         let holes = Holes::longest_of(many);

@@ -77,7 +77,7 @@
 //! # }
 //! ```
 //!
-//! # What is not here
+//! # Not in this crate
 //!
 //! No clock, so no deadline: the reader of the stream has one. No window and no retransmission: QUIC has
 //! them. No IO, no async, no logging, no serde, no `unsafe`, no `std`. Nothing holds back more than one

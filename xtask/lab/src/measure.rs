@@ -68,9 +68,9 @@ enum Must {
     Rsync,
     /// A fraction of the link.
     OfLink(f64),
-    /// So many round trips at most.
+    /// At most this number of round trips.
     RoundTrips(f64),
-    /// Over ssh, so many more than a login takes.
+    /// Over ssh: this number of round trips more than a login takes.
     BeyondLogin(f64),
     /// Over ssh, the rate of scp.
     Scp,
@@ -88,7 +88,7 @@ struct Sample {
     /// What both sides have used, as far as that is known.
     server: Usage,
     client: Usage,
-    /// What loopback carried meanwhile, both directions, each byte once. None where nobody counts.
+    /// What loopback carried meanwhile, both directions, each byte once. None where it is not counted.
     wire_bytes: Option<u64>,
     /// On a link, what was sent more than once, in per cent of all the content that was sent.
     resent_percent: Option<f64>,
@@ -106,7 +106,7 @@ struct Measurement {
 
 impl Measurement {
     /// One row: every program in turn, so that a slow minute of the machine hits all. On loopback the first round is not
-    /// counted, and all that arrives in it is compared byte by byte. What is not ours and fails is not run again.
+    /// counted, and all that arrives in it is compared byte by byte. Other programs that fail are not run again.
     fn compare(&mut self, row: &Row) -> Result<Vec<Measured>> {
         println!("\n{}", row.name);
         let data = Data::lay(row.workload, &self.scratch)?;

@@ -60,7 +60,7 @@ enum Kind {
     Spoofed,
     /// Datagrams that belong to nothing
     Garbage,
-    /// Calls: so many on one connection one after another, then 50 rounds of 64 at a time
+    /// Calls: this number on one connection one after another, then 50 rounds of 64 at a time
     Streams,
     /// The same with chunks of a fetch of the file `large`
     Chunks,

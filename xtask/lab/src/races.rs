@@ -236,7 +236,7 @@ const SWAPS: u64 = 100_000;
 
 const SHORT_SWAPS: u64 = 4_000;
 
-/// For so many of the swaps there is one run at least.
+/// There is at least one run for this number of swaps.
 const SWAPS_A_RUN: u64 = 250;
 
 /// Per place: more are not asked for.

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_ourselves_there_is_something_to_tell() {
+    fn stats_of_this_process_can_be_read() {
         let stats = ProcessStats::of(std::process::id()).unwrap();
         assert!(stats.resident_bytes > 100_000 && stats.peak_bytes >= stats.resident_bytes, "{stats:?}");
         assert!(stats.descriptors >= 3 && stats.threads >= 1, "{stats:?}");

@@ -65,7 +65,7 @@ fn a_network_that_never_heals_is_no_success() {
         let mut scenario = Scenario::draw(seed);
         scenario.faults = Faults {
             partitions: vec![always],
-            // Whoever believes that it has healed is disappointed.
+            // The network never heals, whatever the scenario says.
             mtu_len_bytes: 0,
             narrowed: None,
             heal_at: Duration::from_secs(10),

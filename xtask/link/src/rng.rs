@@ -75,7 +75,7 @@ impl Rng {
         self.0.fill_bytes(buffer);
     }
 
-    /// So many bytes.
+    /// This number of bytes.
     pub fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.fill(&mut bytes);

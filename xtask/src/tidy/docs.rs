@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_found() {
+    fn names_that_do_not_exist_are_found() {
         for span in [
             "rpc/tests/it/gone.rs",
             "rpc/tests/it/calls.rs::a_stor",

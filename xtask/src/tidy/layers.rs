@@ -55,7 +55,7 @@ struct Package {
     manifest: PathBuf,
     /// All it names, for the build and for tests too.
     direct: BTreeSet<String>,
-    /// Whether it turns on the transport's feature for connections that nobody authenticates.
+    /// Whether it enables the transport's feature for connections without authentication.
     uses_dialect: bool,
 }
 

@@ -35,7 +35,7 @@ pub(super) fn check(root: &Path, bless: bool) -> Result<Vec<Violation>> {
         }
         if name == FRONT {
             let (types, most) = (listing.types(), MAX_FRONT_TYPES);
-            let what = format!("{types} public types at the front door, at most {most} are allowed");
+            let what = format!("{types} public types in `shiplane`, at most {most} are allowed");
             violations.extend((types > most).then(|| violation(name, what)));
         }
     }
@@ -110,7 +110,7 @@ pub(crate) const LIBRARIES: [&str; 10] = [
     FRONT,
 ];
 
-/// It knows quinn; whoever uses it does not.
+/// Its private parts may name quinn; its public ones must not.
 const TRANSPORT: &str = "shiplane-transport";
 
 const QUINN: &str = "quinn";
@@ -118,7 +118,7 @@ const QUINN: &str = "quinn";
 /// What one person can survey.
 const MAX_TYPES: usize = 130;
 
-/// Those that a user of the front door may have to know, whichever crate they come from.
+/// Those that a user of `shiplane` may have to know, from all crates.
 const MAX_FRONT_TYPES: usize = 30;
 
 /// Names of what a caller makes, where a new setting must not break it, and of what it reads.

@@ -23,6 +23,9 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
         if file.is_test(number) && sleeps(line) {
             add("a sleep in a test: wait for the event, or pause the clock".to_owned());
         }
+        for (phrase, term) in PHRASES.iter().filter(|(phrase, _)| line.to_lowercase().contains(phrase)) {
+            add(format!("`{phrase}` must be read twice: say {term}"));
+        }
         let names = declared(line).filter(|(keyword, _)| !["const", "static"].contains(keyword));
         for (name, term) in names.filter_map(|(_, name)| private(name)) {
             add(format!("`{name}` is a private word: say `{term}`"));
@@ -63,6 +66,15 @@ Due=Pending Dial=PeerTarget Duel=RawPair RootHasher=TransferHasher Course=Worklo
 Leased=DropTracked Cut=BlockSignature Cuts=BlockSignatures
 ";
 
+/// Words in comments, messages and names that were replaced because a reader stumbles over them, with what to say.
+const PHRASES: [(&str, &str); 5] = [
+    (concat!("who", "ever"), "who it is: the caller, the peer, the client"),
+    (concat!("front", " door"), "`shiplane`, the crate"),
+    (concat!("house", " rule"), "rule"),
+    (concat!("as good", " as"), "`counts as`, or `is equal to`"),
+    (concat!("told", "_off"), "that it is an error"),
+];
+
 // Put together from two halves, or this file would break its own rules.
 const UNFINISHED: [&str; 2] = [concat!("FIX", "ME"), concat!("X", "XX")];
 const SLEEP: &str = concat!("sle", "ep(");
@@ -82,6 +94,17 @@ mod tests {
             assert_eq!(count("xtask/src/a.rs", &format!("fn a() {{ {word}(); }}")), 1, "{word}");
         }
         assert_eq!(count("xtask/src/a.rs", "fn a() { done(); }"), 0);
+    }
+
+    #[test]
+    fn a_phrase_that_must_be_read_twice_is_found_in_comments_and_names() {
+        for (phrase, _) in PHRASES {
+            for text in [phrase.to_owned(), phrase.to_uppercase()] {
+                let line = format!("/// {text}\nfn a() {{}}");
+                assert_eq!(count("crates/x/src/a.rs", &line), 1, "{text}");
+            }
+        }
+        assert_eq!(count("crates/x/src/a.rs", "/// A house, as good a rule as any.\nfn a() {}"), 0);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Writing the bytes of a chunk to the files they belong to.
+//! Writes the bytes of a chunk to the files that they belong to.
 
 use std::sync::Arc;
 

@@ -93,7 +93,7 @@ impl Changes {
         changes
     }
 
-    /// What is not listed, with all beneath it.
+    /// Paths that are not listed, with everything beneath them.
     pub fn unlisted(&self) -> impl Iterator<Item = &RelPath> {
         self.unknown.keys().chain(&self.excluded)
     }

@@ -51,7 +51,7 @@ pub struct SiteOptions {
 }
 
 impl Site {
-    /// The directory `path` beneath `root`; `None` if it is not there, which is as good as empty.
+    /// The directory `path` beneath `root`; `None` if it does not exist, which counts as empty.
     pub fn to_look_at(root: &SourceRoot, path: &[u8]) -> Result<Option<Self>, DatasetError> {
         match root.below(path) {
             Ok(root) => Ok(Some(Self { root, writable: None })),

@@ -20,7 +20,7 @@ pub enum UnresolvedReason {
     NotOffered,
     /// The other side could not send it.
     NotSent(LeftOutReason),
-    /// What came is not what the other side had listed.
+    /// The content differs from the other side's list.
     NotAsListed,
     /// This side's system does not let us change it, or cannot hold such a name. See to the disk or the name.
     Failed(Arc<DestinationError>),
@@ -136,7 +136,7 @@ impl Left {
     /// The first reason counts.
     pub(super) fn note(&self, path: &RelPath, why: UnresolvedReason) {
         let mut left = self.lock();
-        // What is not there for want of its directory has not changed.
+        // A path that is missing because its directory is missing has not changed.
         let above = std::iter::successors(path.parent(), RelPath::parent);
         let cause = match why {
             UnresolvedReason::Changed => {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_for_want_of_its_directory_has_its_reason() {
+    fn a_path_whose_directory_is_missing_has_the_reason_of_the_directory() {
         let left = Left::default();
         let [above, within, other] =
             ["d", "d/e/f", "other"].map(|path| RelPath::parse(path.as_bytes()).unwrap());

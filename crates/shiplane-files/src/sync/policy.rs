@@ -85,7 +85,7 @@ impl TakePolicy {
         self.shared.destination.clone().with_policy(Arc::<Self>::clone(self))
     }
 
-    /// Everything has come: what has not is left alone.
+    /// Everything has arrived; files that have not are left alone.
     pub(super) fn end(&self) {
         let done = self.done();
         for path in self.taken.keys().filter(|path| !done.contains(*path)) {

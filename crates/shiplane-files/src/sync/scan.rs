@@ -416,7 +416,7 @@ impl Survey {
         let mut outcome = Ok(());
         for ((path, attributes), read) in unread.into_iter().zip(read) {
             let read = read.map(|read| Read { entry: Entry { attributes, ..read.entry }, ..read });
-            // What was read before and after a failure is not read in vain.
+            // Files that were read before and after a failure need not be read again.
             let taken = self.take(path, read);
             outcome = outcome.and(taken);
         }
@@ -448,7 +448,7 @@ impl Survey {
         excluded.retain(is_elsewhere);
     }
 
-    /// Takes what came of reading a file.
+    /// Takes the result of reading a file.
     fn take(&mut self, path: RelPath, read: Result<Read, ScanError>) -> Result<(), ScanError> {
         match read {
             Ok(Read { entry, digest, is_racy, is_linked }) => {

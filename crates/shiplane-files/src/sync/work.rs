@@ -47,7 +47,7 @@ pub(super) struct Work {
     stripped: Option<RelPath>,
 }
 
-/// What has come of copying.
+/// The result of copying.
 struct Copied {
     done: BTreeSet<RelPath>,
     /// Of the files that are not done. The others have changed, or their name is taken.
@@ -257,7 +257,7 @@ impl Work {
         Ok(Copied { done: policy.into_done(), failed })
     }
 
-    /// What the other side takes, as it is now: what is not any more what was agreed on is not mentioned.
+    /// The entries that the other side takes, in their current state; without those that have changed since the plan.
     fn offer(&self) -> Result<Source, DatasetError> {
         let mut entries = BTreeMap::new();
         for path in &self.offered {

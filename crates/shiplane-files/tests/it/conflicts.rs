@@ -114,7 +114,7 @@ fn files_and_directories_never_replace_each_other() {
 }
 
 #[test]
-fn what_appears_meanwhile_is_kept_and_the_rest_of_the_group_is_published() {
+fn a_file_that_appears_meanwhile_is_kept_and_the_rest_of_the_group_is_published() {
     let temp = TempDir::new().unwrap();
     let tree = Tree::default().file("a", "their a").file("b", "their b").file("c", "their c");
     let mut transfer = Transfer::plan(open(temp.path()), &tree).unwrap();

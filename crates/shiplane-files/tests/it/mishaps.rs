@@ -22,7 +22,7 @@ enum Step {
     Kill,
     /// The disk forgets the end of the journal.
     TearJournal(usize),
-    /// A bit of a temporary file flips, while nobody is at work.
+    /// A bit of a temporary file flips between two runs.
     FlipPart(usize, usize),
     /// A temporary file is gone.
     LosePart(usize),
@@ -133,7 +133,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_the_next_run_ends_well(steps in prop::collection::vec(step(), 0..40)) {
+    fn the_next_run_succeeds_after_any_failure(steps in prop::collection::vec(step(), 0..40)) {
         let temp = TempDir::new().unwrap();
         let mut versions = [0; 9];
         let mut steps = steps.into_iter();

@@ -161,7 +161,7 @@ fn a_journal_with_a_flipped_bit_is_cut_off_there_or_set_aside() {
 }
 
 #[test]
-fn whatever_is_in_the_journals_place_is_set_aside_unharmed() {
+fn a_foreign_file_in_the_journals_place_is_moved_aside_unharmed() {
     let tree = Tree::mixed();
     let outside = TempDir::new().unwrap();
     fs::write(outside.path().join("secret"), "untouched").unwrap();

@@ -1,4 +1,4 @@
-//! Holes are found, neither wanted nor filled, and never trusted to be what is here.
+//! Holes are found, neither wanted nor filled, and checked against the local file.
 
 #![expect(clippy::single_range_in_vec_init, reason = "one hole is a list of one range")]
 
@@ -17,7 +17,7 @@ use super::tree::{Transfer, Tree, assert_equal, noise, open, open_with, options,
 
 const PAGE: u64 = 4096;
 
-/// A file with holes at these pages, of so many.
+/// A file of this number of pages, with holes at these.
 fn sparse(pages: u64, holes: &[Range<u64>]) -> (Vec<u8>, Holes) {
     let mut content = noise(9, (pages * PAGE) as usize);
     let ranges: Vec<_> = holes.iter().map(|hole| hole.start * PAGE..hole.end * PAGE).collect();

@@ -188,7 +188,7 @@ async fn a_frame_that_is_cut_flipped_or_followed_is_refused_and_the_next_one_tak
     let error = played.ours.recv_chunk_verified().await.unwrap_err();
     assert!(matches!(error, RecvChunkError::Recv(RecvError::TrailingBytes { .. })), "{error:?}");
 
-    // Too short even for its size: nobody hears of it but its sender.
+    // Too short even for its size: only its sender gets an error.
     let status = played.say(&golden[..7]).await;
     assert_eq!(answer(status).await, Ok(vec![2]));
 

@@ -99,7 +99,7 @@ async fn a_message_that_is_cut_or_followed_is_refused_and_the_next_one_taken() {
     assert_eq!(played.ours.recv().await, Err(StreamError::TooLong { max_bytes: 5 }.into()));
     assert_eq!(answer(ack).await, Err(Code::Protocol.as_u64()));
 
-    // Too short even for its length: nobody hears of it but its sender.
+    // Too short even for its length: only its sender gets an error.
     let ack = played.say(&golden[..3]).await;
     assert_eq!(answer(ack).await, Err(Code::Protocol.as_u64()));
 

@@ -1,4 +1,4 @@
-//! Anyone who speaks the dialect gets in, nobody else does, and a warning says so.
+//! Any peer that speaks the dialect is accepted, and no other; a warning says that no peer is authenticated.
 
 use std::sync::{
     Mutex,
@@ -105,7 +105,7 @@ async fn a_taken_address_is_an_error() {
     assert!(matches!(refused, Err(BindError::Socket { addr: at, .. }) if at == addr));
 }
 
-/// Strangers whom nobody takes cost a bounded number of connections, and no stream of theirs.
+/// Connections of strangers that are not accepted are bounded in number, and get no stream.
 #[tokio::test]
 async fn untaken_connections_are_bounded_and_get_no_stream() {
     const PLACES: usize = 64;

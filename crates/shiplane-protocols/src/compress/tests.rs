@@ -87,7 +87,7 @@ fn the_bytes_of_a_payload_never_change() {
 }
 
 #[test]
-fn what_does_not_shrink_is_stored() {
+fn content_that_does_not_shrink_is_stored() {
     let noise = noise(300_000);
     for compression in [Compression::Never, Compression::Auto, Compression::Always] {
         let payload = payload(&noise, compression);

@@ -1,4 +1,4 @@
-//! What a server is doing, for those who watch it.
+//! Lists the running jobs of a server, for the terminal and the status page.
 
 use std::{
     error::Error,

@@ -250,7 +250,7 @@ impl FileServer {
         opened.map_err(|error| not_taken(&error))
     }
 
-    /// Receives, then waits until the pusher knows what came of it.
+    /// Receives, then waits until the pusher knows the outcome.
     async fn run_push(
         self: Arc<Self>,
         connection: Arc<PeerConnection>,

@@ -1,4 +1,4 @@
-//! What peers have begun at this server, pushes and syncs, and what came of it for as long as somebody may ask.
+//! The running pushes and syncs of this server, and the outcomes of finished ones for as long as peers may ask.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -108,7 +108,7 @@ pub enum SyncEvent {
     Sending(TransferEvent),
     /// Of what comes from it.
     Receiving(TransferEvent),
-    /// All has come and gone; both sides make it durable.
+    /// Everything has been sent and received; both sides make it durable.
     Settling,
 }
 
@@ -140,7 +140,7 @@ pub async fn synchronise(
     }
 }
 
-/// Two that begin at each other at the same moment both find the other busy, and let go of what they hold.
+/// Two peers that start a sync with each other at the same moment both find the other busy, and release their locks.
 /// The smaller key is back so soon that the other finds it done.
 fn pause(own: PeerId, peer: PeerId) -> Duration {
     let random = RandomState::new().build_hasher().finish() as u16;

@@ -91,7 +91,7 @@ impl Ledger {
         self.packer.set_chunk_len(chunk_len_bytes);
     }
 
-    /// An entry that counts as so much has come; returns its index.
+    /// An entry with this cost has arrived; returns its index.
     pub(super) fn entry_came(&mut self, cost_bytes: u64) -> Result<u64, ProtocolFault> {
         self.came_bytes += cost_bytes;
         if self.came_bytes > self.admitted_bytes {

@@ -81,7 +81,7 @@ const CHUNKS_TO_COME: u64 = 16;
 const MIN_SAMPLE_TIME: Duration = Duration::from_millis(20);
 const MIN_SAMPLE_BYTES: u64 = 256 << 10;
 
-/// On a slow path as much as has come by then tells the rate.
+/// On a slow path, the bytes that have arrived by then show the rate.
 const MAX_SAMPLE_TIME: Duration = Duration::from_millis(500);
 
 /// A rate that falls is believed after some samples, since a path may be held up for a moment.

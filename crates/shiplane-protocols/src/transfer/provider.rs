@@ -144,7 +144,7 @@ struct Provider {
     records: RecordSender,
     /// Batches from the scanning thread, until the scan is complete.
     scan: Option<Listing>,
-    /// What the scanning thread has come by.
+    /// The results of the scanning thread.
     scanned_entries: Arc<AtomicU64>,
     watch: ProgressWatch,
     load: LoadMeter,
@@ -317,7 +317,7 @@ impl Provider {
         }
     }
 
-    /// Lets go of parts that the receiver has.
+    /// Drops parts that the receiver has.
     fn release_input(&mut self, below: u64) {
         let last = below.checked_sub(1).and_then(|last| self.entries.file(last).ok());
         if let (Some(input), Some(last)) = (self.source.input(), last) {
@@ -394,7 +394,7 @@ impl Provider {
         loop {
             let has_listed = self.list_some()?;
             self.records.write_now()?;
-            // What is not written yet wakes us when it is; what was written at once does not.
+            // A write that is pending wakes us when it is done; one that was done at once does not.
             if !has_listed || !self.records.is_written() {
                 return Ok(());
             }

@@ -159,7 +159,7 @@ struct Receiver {
     reserved: HashMap<u64, (Reservation, Option<Piece>)>,
     /// Plans that wait until enough is known to check space and collisions before the first byte.
     ahead: Option<Vec<Planned>>,
-    /// What was offered, until it is decided on; and what came for it early.
+    /// Offers that are not decided on yet, and the streams that came early for them.
     offers: Option<Offers>,
     early: Early,
     /// Offers that are not taken, and those of them whose streams have not come to be ended.
@@ -268,7 +268,7 @@ impl Receiver {
         self.end.is_done_sent() && self.publisher.is_idle() && self.unended.is_empty()
     }
 
-    /// All is planned and has come.
+    /// Everything is planned and has arrived.
     fn has_come(&self) -> bool {
         self.ended
             && self.ahead.is_none()

@@ -1,4 +1,4 @@
-//! Where a transfer lands: a directory tree, one stream, or nowhere. All of it blocks and runs on blocking threads.
+//! The target of a transfer: a directory tree, one stream, or nothing. All functions block and run on blocking threads.
 
 mod parts;
 mod stream;
@@ -22,7 +22,7 @@ use self::{
 /// Where a transfer lands.
 #[derive(Debug)]
 pub struct Target {
-    // Fields are dropped in this order: the output is let go of before that is noted.
+    // Fields are dropped in this order: first the output, then the note of that.
     output: Output,
     writes: WriteTracker,
 }
@@ -308,7 +308,7 @@ impl Target {
         }
     }
 
-    /// Everything has come.
+    /// Everything has arrived.
     pub(super) fn finish(self) -> Result<Summary, DestinationError> {
         match self.output {
             Output::Files { destination, is_part: false } => destination.finish(),

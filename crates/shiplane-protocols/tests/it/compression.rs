@@ -78,7 +78,7 @@ async fn a_push_is_compressed_as_well() {
 }
 
 #[tokio::test]
-async fn what_does_not_shrink_travels_as_it_is() {
+async fn chunks_that_do_not_shrink_are_sent_uncompressed() {
     for compression in [Compression::Auto, Compression::Always] {
         let world = World::with_options(compressing(compression), |source| {
             fs::write(source.join("film"), noise(1, 3_000_000)).unwrap();

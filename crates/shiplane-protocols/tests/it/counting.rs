@@ -73,7 +73,7 @@ async fn every_lane_of_every_transfer_draws_on_the_one_limit_of_its_side() {
     fill(&world.source());
     let rpc = world.admitted_by(world.ticket_to_write("")).await;
     world.options.rate = Some(client.clone());
-    // The provider is not told, so that nobody but the receiver slows it down.
+    // Only the receiver limits the rate; the provider does not know the limit.
     let fetch = Fetch::open(&rpc, b"").await.unwrap();
     let target = world.destination(&fetch).unwrap();
     fetch.receive(target, &world.options, Arc::new(|_| ())).await.unwrap();

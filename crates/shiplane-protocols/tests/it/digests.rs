@@ -222,7 +222,7 @@ async fn a_sync_with_sha256_brings_both_sides_together() {
     assert_eq!(tree(&world.source()), tree(&world.dest()));
 }
 
-/// Calls once so many bytes have moved.
+/// Calls once this number of bytes has been transferred.
 fn after(bytes: u64) -> (EventFn, tokio::sync::oneshot::Receiver<()>) {
     let (tell, reached) = tokio::sync::oneshot::channel();
     let state = std::sync::Mutex::new((0, Some(tell)));

@@ -144,7 +144,7 @@ async fn twenty_pushes_at_once_on_one_connection_each_arrive_as_themselves() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_refused_before_anything_is_sent() {
+async fn a_caller_without_permission_is_refused_before_anything_is_sent() {
     let world = World::writable(limits());
     let reader = world.admitted().await;
     let refused = Push::open(&reader, file("x", b"x"), &request("")).await.unwrap_err();

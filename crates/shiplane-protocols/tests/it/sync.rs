@@ -387,7 +387,7 @@ async fn what_cannot_be_synced_is_neither_touched_nor_deleted() {
 }
 
 #[tokio::test]
-async fn who_may_not_is_refused_and_learns_nothing() {
+async fn a_caller_without_permission_is_refused_and_learns_nothing() {
     let world = World::syncing();
     write(&world.source(), "f", b"1");
     let reader = world.admitted().await;

@@ -118,7 +118,7 @@ async fn an_answer_that_ends_early_or_never_came_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_answers_the_first_is_kept_and_the_peer_told_off() {
+async fn a_second_answer_is_an_error_and_the_first_is_kept() {
     let (outcome, code) = answered(false, |id| {
         let first = framed(StreamKind::RpcCall, &answer(id, b"first"));
         let second = framed(StreamKind::RpcCall, &answer(id, b"second"));

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// Something else than packets is in the stream. Nothing after it can be trusted to begin where a packet does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("something else than packets is in the stream")]
+#[error("the stream contains other data than packets")]
 pub(super) struct NotPackets;
 
 /// Finds the packets in a stream, however it is cut.

@@ -1,4 +1,4 @@
-//! The controller: what it is told, how it starts, and how it looks at the path anew. See the [module](super) for
+//! The controller: its inputs, its start-up, and its repeated probes of the path. See the [module](super) for
 //! the idea.
 
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub(super) struct Controller {
     pub(super) phase: Phase,
     pub(super) path: Path,
     pub(super) startup: StartupHistory,
-    /// So many rounds more, others had the path before us.
+    /// For this number of further rounds, other flows count as having had the path first.
     pub(super) newcomer_rounds: u32,
     /// Whether those that we compete with have let the queue run dry: some stop for it now and then, and yield to
     /// nothing else.

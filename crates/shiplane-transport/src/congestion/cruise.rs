@@ -150,7 +150,7 @@ impl Controller {
     }
 }
 
-/// Whoever has the path alone is a newcomer to nobody: such a round counts as three.
+/// A flow that has the path alone takes it from no other: such a round counts as three.
 const ALONE_ROUND: u32 = 3;
 
 /// Each round of heavy loss halves the queue that we keep, down to a 32nd, and 64 rounds without give it

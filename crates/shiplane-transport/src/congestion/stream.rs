@@ -1,4 +1,4 @@
-//! The window of packets in a byte stream. TCP below it answers congestion and loses nothing; what is too much waits in
+//! The window of packets in a byte stream. The TCP connection below reacts to congestion and loses nothing; excess data waits in
 //! pipes and buffers, where it delays calls.
 
 use std::{

@@ -1,4 +1,4 @@
-//! What the crates above drive a connection with: streams, calls, transfers.
+//! The interface of a connection for the crates above: streams, calls, transfers.
 
 use std::sync::{Arc, atomic::Ordering};
 

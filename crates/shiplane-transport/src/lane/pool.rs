@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_runs_at_a_time_as_blocks() {
+    fn the_pool_has_a_thread_for_each_blocked_task() {
         let pool = Pool::new(|| ());
         let (tell, running) = mpsc::channel();
         let release: Vec<_> = (0..20)
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_panics_ends_only_itself() {
+    fn a_panic_ends_only_its_own_task() {
         let pool = Pool::new(|| ());
         let (tell, running) = mpsc::channel();
         pool.submit(Box::new(|| panic!("a source's own mistake")));

@@ -106,7 +106,7 @@ enum Running<S: ChunkSink> {
     OnThread(oneshot::Receiver<TakenResult<S>>),
 }
 
-/// What came of taking a buffer.
+/// The result of taking a buffer.
 enum Taken<S: ChunkSink> {
     More(Storing<S>),
     Stored(Stored, S::Output),
@@ -166,7 +166,7 @@ impl FrameInput<'_> {
             rate.map_or(self.buffer_len_bytes, |rate| rate.burst_bytes().min(self.buffer_len_bytes));
         let missing = usize::try_from(self.missing_bytes).unwrap_or(usize::MAX);
         let len = missing.min(max_len.max(1));
-        // A byte more at the end: what has come behind the digest must be known before the answer.
+        // One byte more at the end: a byte after the digest must be found before the answer.
         let capacity = len + usize::from(len == missing);
         let mut buffer = BUFFERS.take(capacity);
         while buffer.len() < len {
@@ -183,7 +183,7 @@ impl FrameInput<'_> {
             let payload_after = self.missing_bytes.saturating_sub(Digest::LEN_BYTES as u64);
             self.options.advance((payload_before - payload_after) as usize);
         }
-        // What is not read yet fills the stream's window, which slows the sender.
+        // Unread data fills the stream's window, which slows the sender.
         self.options.take_of_rate(buffer.len()).await;
         Ok((buffer.len() > 0).then(|| buffer.freeze()))
     }

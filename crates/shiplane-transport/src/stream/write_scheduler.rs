@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_goes_ahead_has_the_first_room() {
+    async fn urgent_writes_come_before_waiting_ones() {
         LocalSet::new()
             .run_until(async {
                 let (write_scheduler, room) = (WriteScheduler::default(), room(9));

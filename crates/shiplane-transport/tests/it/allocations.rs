@@ -20,7 +20,7 @@ thread_local! {
 }
 
 fn note(len_bytes: usize) {
-    // A thread that is about to end has no more thread-locals; nobody asks for its allocations.
+    // A thread that is about to end has no thread-locals any more; its allocations do not matter.
     let _ = LARGEST_BYTES.try_with(|largest| largest.set(largest.get().max(len_bytes)));
 }
 

@@ -13,7 +13,7 @@ use shiplane_transport::{
 };
 use shiplane_wire::{Code, Digest, StreamHeader, StreamKind, TransferId};
 
-/// Far more than any story takes: what is not done by then hangs.
+/// Far more than any test takes: a test that is not done by then hangs.
 pub(crate) const AMPLE: Duration = Duration::from_secs(30);
 
 /// Fails the test, rather than the whole run, when something hangs.

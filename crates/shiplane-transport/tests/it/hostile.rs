@@ -23,7 +23,7 @@ async fn ten_thousand_streams_reset_at_once_do_no_harm() {
 }
 
 #[tokio::test]
-async fn as_many_chunks_as_may_be_under_way_that_all_stall_are_all_given_up() {
+async fn the_maximum_number_of_chunks_times_out_if_all_stall() {
     let raw_pair = RawPair::with(short_deadlines(), |_| ()).await;
     let mut stalled = Vec::new();
     for _ in 0..shiplane_transport::MAX_CONCURRENT_STREAMS {
@@ -170,7 +170,7 @@ async fn closed_with(connection: &quinn::Connection) -> Code {
 async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_for_all() {
     let ours = transport(TransportConfig::default().receive_budget_bytes(Some(24 << 20)));
     let raw_pair = RawPair::of(ours, |_| ()).await;
-    // A bare chunk that nobody takes.
+    // A bare chunk that is not received.
     let mut stream = raw_pair.open(&(1u64 << 24).to_le_bytes()).await;
     let mut accepted_bytes = 8;
     let data = vec![7; 4096];

@@ -18,7 +18,7 @@ use crate::{
 const HEADER_TIMEOUT: Duration = shiplane_transport::HEADER_TIMEOUT;
 
 #[tokio::test]
-async fn what_cannot_be_understood_is_reset_and_harms_nothing_else() {
+async fn a_malformed_stream_is_reset_and_harms_no_other() {
     let raw_pair = RawPair::new().await;
     let too_long = (1u64 << 20) + 1;
     let header = |kind: u64, len: u64| (0b11 << 62 | kind << 56 | len).to_le_bytes();
@@ -211,7 +211,7 @@ async fn neither_unidirectional_streams_nor_datagrams_are_offered() {
 
 /// A chunk that is, byte for byte, a valid call.
 #[tokio::test]
-async fn what_a_chunk_holds_is_never_a_call() {
+async fn chunk_content_is_never_a_call() {
     let pair = Pair::new().await;
     let mut claim = pair.to_alice.claim(transfer_id(1)).unwrap();
     for kind in [StreamKind::RpcCall, StreamKind::OneWay, StreamKind::Message] {
@@ -359,7 +359,7 @@ async fn no_more_than_64_streams_are_parked_and_the_oldest_makes_room() {
     }
 }
 
-/// Nobody takes what comes, and the streams' number stays what it may be.
+/// The streams are not accepted, and their number stays within the limit.
 #[tokio::test]
 async fn an_unread_inbox_holds_no_more_than_the_peer_may_open() {
     let raw_pair = RawPair::new().await;

@@ -89,7 +89,7 @@ async fn packets_within_a_machine_become_longer_than_any_networks() {
     expect_works(&path.pair.to_alice, &path.pair.to_bob).await;
 }
 
-/// As when a route changes: the large packets vanish and nobody says why (RFC 8899 section 4.3).
+/// As when a route changes: large packets are lost without any message (RFC 8899 section 4.3).
 #[tokio::test]
 async fn a_path_that_narrows_in_the_middle_of_a_chunk_goes_on_with_smaller_packets() {
     let path = Path::of([Wire::new(), Wire::new()]).await;

@@ -83,7 +83,7 @@ async fn crossing_dials_settle_on_one_connection_each_time() {
             expect_works(&to_alice, &to_bob).await;
         }
         drop((to_bob, to_alice));
-        // Accepted ones that nobody has taken are let go too.
+        // Accepted ones that were not taken are closed too.
         until(|| (alice.open_connections(), bob.open_connections()) == (1, 1)).await;
         let to_bob = soon(alice.connect_to(addr_of(&bob))).await.unwrap();
         let to_alice = soon(bob.connect_to(addr_of(&alice))).await.unwrap();
@@ -121,7 +121,7 @@ async fn a_peer_that_never_answers_delays_no_other() {
     assert!(again.is_err());
 }
 
-/// The waiters of one dial each have its outcome, and one that goes away takes it from nobody.
+/// All waiters of a dial get its outcome, also if one of them is dropped.
 #[tokio::test]
 async fn a_dial_goes_on_without_the_one_who_began_it() {
     let (alice, bob) = (shared(TransportConfig::default()), transport(TransportConfig::default()));
@@ -161,7 +161,7 @@ async fn a_closed_connection_is_noticed_and_dialled_anew() {
     }
 }
 
-/// Killed, not closed: nobody says a word.
+/// Killed, not closed: no packet is sent.
 #[tokio::test]
 async fn a_peer_that_was_killed_and_restarted_is_found_at_the_next_connect() {
     let dir = tempfile::tempdir().unwrap();
@@ -356,7 +356,7 @@ async fn a_dropped_transport_does_not_wait_for_its_dials() {
     drop(bob);
 }
 
-/// A dial that nobody waits for any more ends: another address has answered first.
+/// A dial ends when the last waiter is dropped, as when another address has answered first.
 #[tokio::test]
 async fn a_dial_is_cancelled_with_the_last_who_waits_for_it() {
     let alice = transport(TransportConfig::default().handshake_timeout(Duration::from_secs(3600)));
@@ -400,7 +400,7 @@ async fn an_ipv4_address_is_shown_as_one_on_a_socket_of_both_families() {
     assert_eq!(dialled.unwrap().remote_addr(), addr);
 }
 
-/// Nobody takes the connection, and it still works through the pool.
+/// The connection is not accepted, and it still works through the pool.
 #[tokio::test]
 async fn an_untaken_connection_is_reached_by_its_peers_key() {
     let raw_pair = RawPair::new().await;

@@ -14,7 +14,7 @@ use crate::{Digest, Hasher, fuzz};
 /// The caller's loop:
 ///
 /// 1. Call [`poll`](Self::poll). Write each [`RecvStep::Payload`] to the sink, where it is not visible yet.
-/// 2. On [`RecvStep::NeedInput`] read from the stream, and give [`push`](Self::push) what came or call
+/// 2. On [`RecvStep::NeedInput`] read from the stream, and give [`push`](Self::push) the bytes or call
 ///    [`end`](Self::end) at its end.
 /// 3. On [`RecvStep::Verified`] let the sink commit, which makes a [`Stored`] of it, and answer
 ///    [`Reply::stored`](crate::Reply::stored) at once: the sender's FIN need not have come (SPEC 3.3).
@@ -198,7 +198,7 @@ impl fmt::Debug for ChunkReceiver {
 /// What a [`ChunkReceiver`] wants of its caller. Match it without a wildcard.
 #[derive(Debug)]
 pub enum RecvStep {
-    /// Read from the stream, then push what came or say that it ended.
+    /// Read from the stream, then push the bytes or report its end.
     NeedInput,
     /// Write this, unverified as it is, where it can still be discarded.
     Payload {

@@ -14,7 +14,7 @@ use crate::{Digest, Hasher, fuzz};
 /// The caller's loop:
 ///
 /// 1. Call [`poll`](Self::poll). Write each [`SendStep::Transmit`] to the stream.
-/// 2. On [`SendStep::NeedPayload`] read from the source, and give [`supply`](Self::supply) what came or call
+/// 2. On [`SendStep::NeedPayload`] read from the source, and give [`supply`](Self::supply) the bytes or call
 ///    [`source_ended`](Self::source_ended) at its end.
 /// 3. On [`SendStep::Finish`] finish the stream, then read the answer with a
 ///    [`StatusReader`](crate::StatusReader).
@@ -219,7 +219,7 @@ impl fmt::Debug for ChunkSender {
 pub enum SendStep {
     /// Write all of this to the stream.
     Transmit(Bytes),
-    /// Read from the source, then supply what came or say that it ended.
+    /// Read from the source, then supply the bytes or report its end.
     NeedPayload {
         /// How much is missing; do not supply more.
         remaining_bytes: u64,

@@ -249,7 +249,7 @@ impl Session {
         }
     }
 
-    /// What is left to do is done, and then it is seen what came of it.
+    /// Does the remaining steps, and then checks the result.
     fn finish(mut self) {
         while self.sending == Sending::Open && self.supplied < self.content.len() {
             self.supply(usize::MAX >> 1);

@@ -86,7 +86,7 @@ impl fmt::Display for LeftOutReason {
             Self::Failed => "input/output error",
             Self::NotEmpty => "something in it is left out",
             Self::LinkLeadsOut => "a symbolic link that leads out of the tree",
-            Self::HardLink => "too many hard links; from here on each name is a file of its own",
+            Self::HardLink => "too many hard links; from here on each name is a separate file",
             Self::Attributes => "without its owner, access list or an attribute",
         })
     }

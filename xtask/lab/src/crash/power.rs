@@ -33,7 +33,7 @@ pub(super) fn missing() -> Option<&'static str> {
     }
 }
 
-/// Cuts the power so many times.
+/// Cuts the power this number of times.
 pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<String>>> {
     let scratch = Scratch::in_memory("shiplane-power-")?;
     scratch.expect_room(6 * IMAGE_LEN_BYTES)?;

@@ -17,11 +17,11 @@ use super::machine;
 /// What is carried, with its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Workload {
-    /// One file of so many bytes.
+    /// One file of this size.
     File(u64),
     /// The same, of which an older version is there.
     Edited(u64),
-    /// A tree of so many small files.
+    /// A tree of this number of small files.
     Tree(u32),
     /// The same, when all of it is there.
     Unchanged(u32),

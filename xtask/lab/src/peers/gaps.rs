@@ -16,7 +16,7 @@ use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 use super::Failure;
 use super::peer::{Dialler, Server, patient};
 
-/// What is not sent.
+/// The ranges that are not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Left {
     /// Every second byte, on stream after stream.
@@ -50,7 +50,7 @@ async fn begin(connecting: quinn::Connecting) -> Result<quinn::Connection, Failu
         let (mut send, recv) = connection.open_bi().await?;
         tokio::spawn(async move {
             let _answer = recv;
-            // A bare chunk of 16 MiB, which nobody on the other side asks for.
+            // A bare chunk of 16 MiB, which the other side has not requested.
             let mut data = vec![0; 64 << 10];
             data[..8].copy_from_slice(&(16u64 << 20).to_le_bytes());
             while send.write_all(&data).await.is_ok() {

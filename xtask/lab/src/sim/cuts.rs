@@ -1,4 +1,4 @@
-//! A transfer over a fault-free link, interrupted repeatedly; counts bytes that were sent in vain.
+//! A transfer over a fault-free link, interrupted repeatedly; counts bytes that were sent more than once.
 
 use std::{num::NonZeroU64, path::Path, sync::Arc, time::Duration};
 
@@ -28,9 +28,9 @@ use crate::sim::{
 pub struct CutSeries {
     /// A get, a push or a sync.
     pub job: Job,
-    /// So many files ...
+    /// The number of files ...
     pub files: u64,
-    /// ... of this size.
+    /// ... and the size of each.
     pub file_len_bytes: u64,
     /// What the link carries, each way.
     pub bytes_per_second: u64,

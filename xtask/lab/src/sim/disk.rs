@@ -190,7 +190,7 @@ impl State {
     fn note_names(&mut self, at: BorrowedFd<'_>) -> io::Result<()> {
         let path = path_of(at);
         let names = names_in(&path)?;
-        // One that nobody has seen is new, and no name in it is durable.
+        // A directory that was not seen before is new, and no name in it is durable.
         let seen = self.directories.entry(fs::metadata(&path)?.ino()).or_insert_with(|| vec![Names::new()]);
         if seen.last() != Some(&names) {
             seen.push(names);
@@ -225,7 +225,7 @@ impl State {
         Ok(())
     }
 
-    /// What is not durable now never will be.
+    /// Data that is not durable now never will be.
     fn lose(&mut self, change: Change<'_>, at: BorrowedFd<'_>, root: &Path) -> io::Result<()> {
         let mut open = match change {
             Change::SyncAll => vec![root.to_owned()],

@@ -25,7 +25,7 @@ extern "C" fn getrandom(buffer: *mut u8, len: usize, _flags: u32) -> isize {
     if len == 0 {
         return 0;
     }
-    // SAFETY: whoever calls `getrandom` owns that many bytes there.
+    // SAFETY: the caller of `getrandom` owns that many bytes there.
     let buffer = unsafe { std::slice::from_raw_parts_mut(buffer, len) };
     fill(buffer);
     len.cast_signed()
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_of_the_system_comes_from_the_seed() {
+    fn system_randomness_comes_from_the_seed() {
         let hash_of = |seed| {
             let asking = std::thread::spawn(move || {
                 seed_thread(seed);

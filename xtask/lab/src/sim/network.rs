@@ -74,7 +74,7 @@ impl Network {
         network
     }
 
-    /// A socket at this address. Whoever had it before hears nothing any more, and says nothing.
+    /// A socket at this address. The socket that had it before neither receives nor sends any more.
     #[must_use]
     pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn shiplane_transport::simulation::Socket> {
         let port = Arc::new(Port::new(addr));
@@ -84,12 +84,12 @@ impl Network {
         Arc::new(socket::Socket::new(Arc::clone(self), port))
     }
 
-    /// Cuts off whoever is bound there, as when its machine has lost power.
+    /// Cuts off the socket that is bound there, as when its machine has lost power.
     pub fn unplug(&self, addr: SocketAddr) {
         self.state.lock().ports.remove(&addr);
     }
 
-    /// Gives whoever is bound there another address in the eyes of all others, as a NAT does that has forgotten.
+    /// Gives the socket that is bound there another address as all others see it, as a NAT does that has lost its state.
     pub fn change_address(&self, bound: SocketAddr) {
         let mut state = self.state.lock();
         if let Some(seen) = state.seen_as.get_mut(&bound) {

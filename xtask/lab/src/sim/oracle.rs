@@ -10,9 +10,9 @@ use crate::sim::tree::Tree;
 #[derive(Debug, Error)]
 #[expect(missing_docs, reason = "each says in its error what it is")]
 pub enum Violation {
-    #[error("safety: {path} has {found_bytes} bytes that nobody sent")]
+    #[error("safety: {path} has {found_bytes} bytes that were not sent")]
     WrongContent { path: String, found_bytes: usize },
-    #[error("safety: {path} is there, and nobody sent it")]
+    #[error("safety: {path} is there, but was not sent")]
     Unexpected { path: String },
     #[error("safety: success was told, and {path} is not there")]
     Missing { path: String },
@@ -34,7 +34,7 @@ pub enum Violation {
     Overrun { number: u64, over: Duration },
     #[error("safety: the handler of question {number} was dropped without a word")]
     NotCancelled { number: u64 },
-    #[error("safety: {calls} calls are in flight of which nobody waits for one")]
+    #[error("safety: {calls} calls are in flight, but no caller waits for them")]
     StillInFlight { calls: usize },
     #[error("safety: an honest peer is blamed: {error}")]
     Blamed { error: String },
@@ -103,7 +103,7 @@ impl Allowed {
     }
 }
 
-/// An error that says that the peer, or somebody on the way, was caught at something that nobody does here.
+/// An error that blames the peer or the network for a violation that does not happen here.
 ///
 /// # Errors
 /// If it is one.

@@ -99,7 +99,7 @@ impl Simulation {
             scheduler::begin(seed);
             let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
             scheduler::end();
-            // Nobody reads them any more.
+            // They are not read any more.
             let _ = std::fs::remove_dir_all(&files);
             ran
         });

@@ -116,7 +116,7 @@ impl Machine {
         self.begin_faults(DiskFaults { crash_at: None, ..faults }, heal_in, rng)
     }
 
-    /// Beside the files: nobody may ever write there.
+    /// Beside the files: nothing may ever be written there.
     pub(crate) fn outside(&self) -> PathBuf {
         self.directory().join("outside")
     }
@@ -248,7 +248,7 @@ impl World {
         Ok(Serving { transport, running })
     }
 
-    /// Starts the client's program, on a port that nobody had before.
+    /// Starts the client's program, on a port that was not used before.
     pub(crate) fn dial_from(&self, run: u16) -> Result<Dialling, Violation> {
         self.client.move_to_port(1000 + run * 100);
         Ok(Dialling { transport: Arc::new(self.bind(&self.client, Trust::none())?) })

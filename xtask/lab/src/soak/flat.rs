@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_or_swings_is_flat() {
+    fn constant_and_oscillating_series_are_flat() {
         series(|_| 30 << 20).judge().unwrap();
         series(|second| (30 << 20) + ((second % 7) << 20)).judge().unwrap();
         // It warms up.
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_is_named_however_slowly() {
+    fn slow_growth_is_reported() {
         let grown = series(|second| (30 << 20) + (second << 15)).judge().unwrap_err();
         assert!(grown.to_string().contains("memory"), "{grown}");
         let large = series(|_| CAP_BYTES + 1).judge().unwrap_err();

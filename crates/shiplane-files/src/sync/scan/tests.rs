@@ -94,7 +94,7 @@ fn a_file_that_is_removed_was_never_there() {
 }
 
 #[test]
-fn what_could_not_be_read_is_unknown_and_not_absent() {
+fn an_unreadable_file_is_unknown_and_not_absent() {
     let changed = || Err(SourceError::Changed { path: "a".into() }.into());
     let mut survey = Survey::new(b"", DigestAlgorithm::Blake3);
     survey.take(path("a"), changed()).unwrap();

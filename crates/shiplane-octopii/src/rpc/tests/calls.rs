@@ -125,7 +125,7 @@ async fn both_sides_call_each_other_on_one_connection() {
             let (side, text) = (side.clone(), format!("{i} "));
             calls.spawn(async move {
                 let answer = side.call(custom("double", text.clone()), AMPLE).await;
-                // As long as there is room: each side handles so many at a time.
+                // Each side handles a limited number at a time.
                 let answer = answer.unwrap();
                 if let ResponsePayload::Error { message } = &answer {
                     assert!(message.contains("16"), "{message}");
@@ -178,7 +178,7 @@ async fn the_ids_count_from_one_as_in_the_original() {
 async fn an_answer_counts_before_the_request_was_acknowledged() {
     let played = Played::new(()).await;
     let call = played.call("unread", AMPLE);
-    // Nobody over there takes the request from its stream. The id is known: it is the first one.
+    // The other side does not take the request from its stream. The id is known: it is the first one.
     let answer = response(CallId::from_u64(1), done("early"));
     while played.ours.in_flight() == 0 {
         tokio::task::yield_now().await;
@@ -317,7 +317,7 @@ async fn a_handler_ends_with_its_connection() {
     played.answered().await;
     played.theirs.close(Code::NoError);
     played.serving.await.unwrap().unwrap();
-    // The handler held the gate; once it is dropped, nobody else does.
+    // Only the handler held the gate, until it was dropped.
     let gate = timeout(AMPLE, async {
         let mut gate = gate;
         loop {

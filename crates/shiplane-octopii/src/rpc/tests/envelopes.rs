@@ -121,7 +121,7 @@ fn over_a_mebibyte_is_refused_both_ways() {
 
 proptest! {
     #[test]
-    fn whatever_decodes_encodes_to_the_same_bytes(
+    fn decoded_values_encode_to_the_same_bytes(
         variant in 0..3_u8,
         question in 0..7_u8,
         rest in proptest::collection::vec(prop_oneof![3 => Just(0_u8), 1 => any::<u8>()], 0..60),

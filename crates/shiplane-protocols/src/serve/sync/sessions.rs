@@ -1,4 +1,4 @@
-//! What the calls of a sync and the task that runs it say to each other.
+//! The channel between the calls of a sync and the task that runs it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -137,14 +137,14 @@ impl SyncSession {
         self.compared.within(wait).await
     }
 
-    /// Hands `request` over, if none was yet; what came of it by then.
+    /// Hands `request` over, if none was yet; returns the result so far.
     pub(super) async fn start(&self, request: SyncStart, wait: Duration) -> Result<Step<SyncReady>, Fault> {
         // A second one is the same, asked again.
         let _ = self.start.try_send(request);
         self.started.within(wait).await
     }
 
-    /// Hands over what the peer made of it, or ends it; what came of it by then.
+    /// Hands over the peer's outcome, or ends it; returns the result so far.
     pub(super) async fn settle(&self, request: SyncSettle, wait: Duration) -> Result<Step<SyncDone>, Fault> {
         match request.end {
             SyncEnd::Done(half) => drop(self.settle.try_send(half)),

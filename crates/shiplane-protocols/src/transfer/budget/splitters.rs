@@ -1,4 +1,4 @@
-//! What transfers split files into blocks with.
+//! The buffers with which transfers split files into blocks.
 
 use shiplane_files::internals::Buffers;
 use tokio::sync::Semaphore;

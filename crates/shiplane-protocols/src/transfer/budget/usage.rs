@@ -1,4 +1,4 @@
-//! How much of the budget is in use, for those who watch a server.
+//! How much of the budget is in use, for the status page.
 
 use shiplane_transport::internals::receive_buffers;
 

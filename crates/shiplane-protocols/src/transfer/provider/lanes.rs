@@ -1,4 +1,4 @@
-//! Which chunks are begun, and when.
+//! Decides which chunks to start, and when.
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ impl Offering {
 
     /// The entry with this index has been listed.
     pub(super) fn listed(&mut self, index: u64, entry: &Entry) {
-        // What is not wanted whole, or not at all, comes when it is asked for.
+        // Files with holes and further names of files are sent when they are requested.
         let is_whole = entry.holes.is_empty() && entry.first.is_none_or(|first| first == index);
         if entry.kind == EntryKind::File && entry.size_bytes > 0 && is_whole {
             if entry.size_bytes >= Piece::CELL_LEN_BYTES {
@@ -34,7 +34,7 @@ impl Offering {
         }
     }
 
-    /// No entry follows for now: what is not a full chunk is offered as it is.
+    /// No entry follows for now: an incomplete chunk is offered too.
     pub(super) fn flush(&mut self) {
         self.packer.flush();
     }

@@ -33,7 +33,7 @@ impl Shrinking {
         }
     }
 
-    /// What came of an attempt, or of its lack.
+    /// The result of an attempt, or that there was none.
     pub(super) fn sent(&mut self, only_entry: Option<u64>, shrank: bool) {
         let Some(entry) = only_entry else { return };
         if shrank {

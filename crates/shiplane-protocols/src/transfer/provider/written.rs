@@ -1,4 +1,4 @@
-//! What is on its way when all of it is: the receiver then need not wait for an answer to *done* (SPEC 4.11).
+//! Detects when everything has been sent, so that the receiver need not wait for an answer to *done* (SPEC 4.11).
 
 use std::{collections::BTreeMap, sync::Arc};
 

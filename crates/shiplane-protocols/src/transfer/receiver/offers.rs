@@ -29,7 +29,7 @@ pub(super) struct Offers {
     is_ended: bool,
 }
 
-/// What came for chunks that are only offered.
+/// The streams of chunks that are only offered.
 #[derive(Default)]
 pub(super) struct Early {
     records: Vec<ProviderRecord>,
@@ -149,7 +149,7 @@ impl Receiver {
         Ok(taken)
     }
 
-    /// Goes on with what came early, once the offers are decided on.
+    /// Continues with streams that came early, once the offers are decided on.
     pub(super) async fn take_up_early(&mut self) -> Result<(), TransferError> {
         if self.offers.is_some() {
             return Ok(());

@@ -31,7 +31,7 @@ impl Progress {
         Self { watch, meter, metered_bytes: 0, listed: 0, scanned_entries: 0 }
     }
 
-    /// An entry or a skipped file has come.
+    /// An entry or a skipped file has arrived.
     pub(super) fn listed(&mut self) {
         self.listed += 1;
         self.watch.moved(ENTRY_BYTES, Instant::now());
@@ -95,7 +95,7 @@ impl Receiver {
         self.records.push(&ReceiverRecord::Load(load))
     }
 
-    /// Nothing once all has come.
+    /// `None` once everything has arrived.
     fn awaited(&self) -> Option<Awaited> {
         if self.ledger.under_way() > 0 || !self.chunks.is_empty() {
             return Some(Awaited::Chunks);

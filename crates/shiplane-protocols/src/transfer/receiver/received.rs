@@ -63,7 +63,7 @@ impl Totals {
     }
 }
 
-/// How far a transfer has come to its end (SPEC 4.11).
+/// The steps at the end of a transfer (SPEC 4.11).
 #[derive(Debug, Default)]
 pub(super) struct End {
     /// The digest over all chunks, once the provider was told that they are here.
@@ -97,7 +97,7 @@ impl End {
 }
 
 impl Receiver {
-    /// Once everything has come: the provider compares it with what it has sent while the last files are published.
+    /// Once everything has arrived: the provider compares it with what it has sent while the last files are published.
     pub(super) fn tell_done(&mut self) -> Result<(), TransferError> {
         if self.end.is_done_sent() || !self.has_come() {
             return Ok(());
@@ -146,7 +146,7 @@ impl Receiver {
         let confirmed = match self.end.confirmed {
             Some(confirmed) => confirmed,
             None if is_agreed => {
-                // Read to its end all the same: a stream that is let go of before is an error at the provider.
+                // Read to its end nevertheless: dropping the stream earlier is an error at the provider.
                 let timeout = self.timeout;
                 tokio::spawn(async move { confirmation(&mut provider, timeout).await });
                 Ok(())

@@ -1,4 +1,4 @@
-//! What is done to a target right now, whether any of it has failed, and when everybody has let go of it.
+//! Tracks the running operations on a target: whether one has failed, and when the last has ended.
 
 use std::time::Duration;
 

@@ -98,7 +98,7 @@ async fn ten_megabytes_of_text_cost_less_than_half() {
 }
 
 #[tokio::test]
-async fn what_waits_holds_no_more_than_was_allowed() {
+async fn unread_deliveries_stay_within_the_limit() {
     let pair = Pair::new();
     let small = InboxOptions::default().max_len_bytes(60_000).max_held_bytes(100_000);
     let (mut deliveries, _) = pair.bob_takes(small);

@@ -1,4 +1,4 @@
-//! What is at work at a target until it is let go, and fails then.
+//! An operation on a target that runs until it is released, and then fails.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, Weak};
@@ -32,7 +32,7 @@ impl GatedDisk {
     fn hold(&self) {
         self.0.is_at_work.notify_one();
         let open = self.0.is_open.lock().unwrap();
-        // Bounded, so that the test ends even where nobody lets it go.
+        // Bounded, so that the test ends even if it is never released.
         drop(self.0.opens.wait_timeout_while(open, Duration::from_secs(5), |is| !*is).unwrap());
     }
 }

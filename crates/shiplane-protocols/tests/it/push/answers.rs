@@ -162,7 +162,7 @@ async fn a_push_that_does_not_begin_is_given_up_and_leaves_nothing() {
         open(&client, &opened).await,
         Ok(RawOpened::Ready { compression: 0, bytes_per_second: None, digest: 2, invites: true })
     );
-    // Nobody has claimed its records stream, so it is parked here and nobody reads it.
+    // Its records stream is not claimed, so it is parked here and not read.
     #[derive(Serialize, Deserialize)]
     struct Settle {
         transfer: [u8; 16],

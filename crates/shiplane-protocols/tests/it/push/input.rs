@@ -77,7 +77,7 @@ async fn an_input_may_be_idle_longer_than_the_peer_waits_for_anything_else() {
     assert_eq!(fs::read(world.source().join("f")).unwrap(), b"before and after");
 }
 
-/// Pushes until so many bytes have moved, and lets go.
+/// Pushes until this number of bytes has been transferred, then drops the push.
 async fn cut(world: &World, client: &shiplane_rpc::RpcClient, source: Source, after_bytes: u64) {
     let (tell, reached) = oneshot::channel();
     let told = Mutex::new((0, Some(tell)));

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{file, limits, named, push, push_watched, request, source};
 use crate::harness::{World, noise, tree};
 
-/// Pushes until so many bytes have moved, and lets go.
+/// Pushes until this number of bytes has been transferred, then drops the push.
 async fn cut(world: &World, client: &RpcClient, request: &PushRequest, after_bytes: u64) {
     let (half, reached) = oneshot::channel();
     let half = Mutex::new((0, Some(half)));

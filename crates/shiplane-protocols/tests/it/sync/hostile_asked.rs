@@ -105,7 +105,7 @@ pub(super) fn listed(name: &str, content: &[u8]) -> Manifest {
     manifest
 }
 
-/// A list with so many directories.
+/// A list with this number of directories.
 pub(super) fn many(directories: u32) -> Manifest {
     let mut manifest = Manifest::new();
     for number in 0..directories {
@@ -408,7 +408,7 @@ async fn provide(
 }
 
 #[tokio::test]
-async fn what_is_not_as_it_was_listed_does_not_get_its_name() {
+async fn a_file_that_differs_from_its_listing_does_not_get_its_name() {
     let (world, met) = sends("f", 5, b"wrong").await;
     let left = met.unwrap().left;
     let [LeftPath { path: at, why: UnresolvedReason::NotAsListed, .. }] = &left[..] else {

@@ -185,7 +185,7 @@ async fn steps_out_of_order_and_ids_used_twice_are_refused() {
     assert_eq!(compare(&client, &request, &list).await.unwrap(), first, "asked again");
     let other = SyncRequest { dry_run: true, ..request.clone() };
     assert_eq!(call(&client, OPEN, &other).await, Err(FaultCode::InvalidRequest));
-    // Nobody else sees it, and nobody else may begin there meanwhile.
+    // No other caller sees it, and none may begin there meanwhile.
     let stranger = admitted(&world).await;
     assert_eq!(call(&stranger, START, &start(Vec::new())).await, Err(FaultCode::Gone));
     let beside = SyncRequest { sync: [9; 16], ..request };

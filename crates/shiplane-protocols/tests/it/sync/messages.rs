@@ -10,7 +10,7 @@ use shiplane_wire::{Digest, Mtime, RelPath};
 
 use super::hostile_asked::changes;
 
-/// A manifest of so many files.
+/// A manifest of this number of files.
 fn manifest(files: usize) -> Manifest {
     let mut manifest = Manifest::new();
     for i in 0..files {

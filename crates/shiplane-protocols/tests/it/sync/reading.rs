@@ -84,7 +84,7 @@ async fn a_directory_that_is_not_there_is_neither_created_nor_taken_for_empty() 
 }
 
 #[tokio::test]
-async fn whoever_says_that_it_takes_and_then_gives_is_refused() {
+async fn a_caller_that_announced_to_take_and_then_gives_is_refused() {
     let world = World::syncing();
     write(&world.source(), "theirs", b"1");
     let client = world.admitted_by(world.ticket()).await;

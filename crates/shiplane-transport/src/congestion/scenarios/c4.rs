@@ -10,7 +10,7 @@ fn those_alone_end_in_time() {
     check("C4, alone: seconds to the end", ALONE);
 }
 
-/// So many bytes over a path whose rate changes at these seconds.
+/// This number of bytes over a path whose rate changes at these seconds.
 fn changing(link: Path, bytes: u64, changes: &[(f64, f64)]) -> f64 {
     let mut model = Model::new(link);
     let flow = model.add_flow(Supply::Bytes(bytes));

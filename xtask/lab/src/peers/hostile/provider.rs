@@ -396,7 +396,7 @@ const LONG_PATH_DEPTH: usize = 15;
 /// What is promised where the size is not the lie: several chunks.
 const FILE_LEN_BYTES: u64 = 8 << 20;
 
-/// By then the victim is at work on them.
+/// By then the victim processes them.
 const ENTRIES_BEFORE_IT_GOES_ON: u64 = 1000;
 
 /// With an eighth of it at the victim, the most signatures at the smallest average.

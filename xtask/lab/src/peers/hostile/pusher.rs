@@ -23,7 +23,7 @@ pub struct LyingPusher {
 }
 
 impl LyingPusher {
-    /// Redeems the ticket and begins the push. A lie about entries has so many of them.
+    /// Redeems the ticket and begins the push. A lie about entries has this number of them.
     ///
     /// # Errors
     /// When the server cannot be reached, does not take the ticket or refuses the push.

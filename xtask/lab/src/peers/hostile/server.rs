@@ -24,7 +24,7 @@ pub struct LyingServer {
 }
 
 impl LyingServer {
-    /// Starts it on loopback. A lie about entries has so many of them.
+    /// Starts it on loopback. A lie about entries has this number of them.
     ///
     /// # Errors
     /// When there is no socket, no thread or no randomness.

@@ -62,7 +62,7 @@ fn directory(state: &mut State, now: &mut Now, number: u64, target: &Path) -> io
             file(state, now, inode, &target)?;
         }
     }
-    // One that nobody can enter any more is one that a run had finished.
+    // A directory without permission to enter is one that a run had finished.
     let mode = now.directories.get(&number).map_or(0o700, |(_, mode)| mode & 0o7777);
     fs::set_permissions(target, Permissions::from_mode(mode))
 }

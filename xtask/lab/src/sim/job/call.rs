@@ -253,7 +253,7 @@ async fn send_pieces(
     Ok(())
 }
 
-/// What nobody could answer who has not been asked just that.
+/// An answer that depends on the question.
 fn answer_to(body: &[u8], len_bytes: u64) -> Bytes {
     Digest::blake3(body).as_bytes().iter().copied().cycle().take(32 + len_bytes as usize).collect()
 }

@@ -32,7 +32,7 @@ pub(crate) struct Sync {
     removed: BTreeSet<String>,
     /// What the last sync has done.
     idle: bool,
-    /// Nobody has edited anything since both were the same.
+    /// Neither side was edited since both were the same.
     same: bool,
 }
 

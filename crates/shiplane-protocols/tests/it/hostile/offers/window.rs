@@ -40,7 +40,7 @@ async fn offered_chunks_that_wait_unread_leave_room_for_the_rest_of_the_list() {
         let tag = TaggedChunk { transfer, index };
         chunks.spawn(async move { connection.send_tagged_chunk(tag, source, &options).await });
     }
-    // Some signs of life later, what is not read has filled whatever room there was.
+    // After some more *alive* records, unread ones have filled all buffers.
     for _ in 0..4 {
         recv.read().await.unwrap().unwrap();
     }

@@ -99,7 +99,7 @@ async fn content_that_is_short_or_another_is_no_file() {
 }
 
 #[tokio::test]
-async fn what_is_no_encoding_is_refused() {
+async fn an_unknown_encoding_is_refused() {
     let unknown = undecodable(chunk_sent(Compression::Auto, 5, payload(2, b"hello", b"hello")).await);
     assert!(matches!(unknown, DecodeSinkError::UnknownEncoding { byte: 2 }), "{unknown}");
     let noise = undecodable(chunk_sent(Compression::Auto, 5, payload(1, b"hello", b"hello")).await);
@@ -107,7 +107,7 @@ async fn what_is_no_encoding_is_refused() {
 }
 
 #[tokio::test]
-async fn who_has_not_agreed_to_compression_gets_none() {
+async fn a_peer_that_has_not_agreed_to_compression_gets_none() {
     let honest = payload(1, b"hello", &zstd(b"hello"));
     match chunk_sent(Compression::Never, 5, honest).await {
         TransferError::Protocol(ProtocolFault::UnwantedCompression { index: 0 }) => {}

@@ -41,8 +41,16 @@ pub(crate) enum Failure {
     #[error("interrupted")]
     SendingInterrupted,
     /// A local path of a push or a sync, found before anything is dialled.
-    #[error("cannot read {}: {source}", escape(.path.as_os_str().as_encoded_bytes()))]
+    #[error("{}", no_source(.path, .source))]
     NoSource { path: PathBuf, source: io::Error },
+}
+
+fn no_source(path: &Path, error: &io::Error) -> String {
+    let path = escape(path.as_os_str().as_encoded_bytes());
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("{path} does not exist"),
+        _ => format!("cannot read {path}: {error}"),
+    }
 }
 
 /// Fails if a local path is missing, before the server is dialled.

@@ -177,9 +177,9 @@ impl Explained<'_> {
             .filter(|(_, rate)| *rate > 0)
             .map(|(of, is)| format!("{of} {}", rate(is)))
             .collect();
-        let short = if self.is_long_enough { "" } else { "; too little was moved to compare" };
+        let short = if self.is_long_enough { "" } else { "; too little data to compare" };
         format!(
-            "explained: {} ÷ {} predicted = {:.2}{short}; the least of {}",
+            "explained: {} ÷ {} predicted = {:.2}{short}; the lowest of {}",
             rate(self.actual),
             rate(self.predicted),
             self.ratio(),

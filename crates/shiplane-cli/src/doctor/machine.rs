@@ -46,7 +46,7 @@ fn buffer(direction: &'static str, setting: &str, wanted: usize, granted: usize)
         _ => Grade::Bad,
     };
     let [granted_text, wanted_text] = [granted, wanted].map(|bytes| BinaryBytes(bytes as u64));
-    Finding::new(check, grade, format!("{words}: {granted_text}, of {wanted_text} that are asked for"))
+    Finding::new(check, grade, format!("{words}: {granted_text}, {wanted_text} requested"))
         .value(granted as f64, "bytes")
         .hint(format!("packets may be lost on fast paths; sudo sysctl -w {setting}={wanted}"))
 }
@@ -76,7 +76,7 @@ fn interface(name: &str, mtu: u64) -> Finding {
         _ => Grade::Bad,
     };
     Finding::new("mtu", grade, format!("MTU of {name}: {mtu}")).value(mtu as f64, "bytes").hint(format!(
-        "small packets cost processor time; if its network allows it: sudo ip link set {name} mtu 1500"
+        "small packets cost processor time; if the network supports it: sudo ip link set {name} mtu 1500"
     ))
 }
 
@@ -87,11 +87,11 @@ fn clock(now: SystemTime, is_synchronised: Option<bool>) -> Finding {
         (false, _) => (Grade::Bad, "cannot be right"),
         (true, Some(true)) => (Grade::Fine, "synchronised"),
         (true, Some(false)) => (Grade::Poor, "not synchronised"),
-        (true, None) => (Grade::Fine, "whether it is synchronised is not known"),
+        (true, None) => (Grade::Fine, "synchronisation unknown"),
     };
     Finding::new("clock", grade, format!("clock: {words}"))
         .value(secs as f64, "seconds")
-        .hint("tickets expire, and a sync tells which version is later, by the clock; sudo timedatectl set-ntp true")
+        .hint("the clock decides when tickets expire and which version is later; sudo timedatectl set-ntp true")
 }
 
 /// Whether something keeps the clock right, as systemd knows it.
@@ -132,7 +132,7 @@ fn disk(directory: &Path, measured: &mut Machine) -> Vec<Finding> {
                 let message = format!("disk of {shown}: {does} {}/s", BinaryBytes(rate));
                 Finding::new(check, rate_grade(rate, LEAST_DISK_RATE), message)
                     .value(rate as f64, "bytes_per_second")
-                    .hint("give DEST on another disk, or look for what else uses this one")
+                    .hint("choose a DEST on another disk, or find the program that uses this one")
             };
             vec![
                 rate("disk_write", "writes and syncs", write),
@@ -151,7 +151,7 @@ fn sync(shown: &str, time: Duration) -> Finding {
     let grade = if time > SLOW_SYNC { Grade::Poor } else { Grade::Fine };
     Finding::new("disk_sync", grade, format!("disk of {shown}: a small sync takes {time:.1?}"))
         .value(time.as_secs_f64(), "seconds")
-        .hint("many small files are made durable in groups, and still wait for it; --durability verified does not")
+        .hint("making many small files durable waits for this; --durability verified does not")
 }
 
 fn processor(check: &'static str, name: &str, rate: u64) -> Finding {

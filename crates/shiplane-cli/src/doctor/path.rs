@@ -42,7 +42,7 @@ fn packets(len_bytes: u64) -> Finding {
     let grade = if len_bytes >= USUAL_PACKET_BYTES { Grade::Fine } else { Grade::Poor };
     Finding::new("path_packets", grade, format!("packets of the path: {len_bytes} bytes"))
         .value(len_bytes as f64, "bytes")
-        .hint("a tunnel on the way, or a connection that is too new, makes them small")
+        .hint("a tunnel on the path, or a very new connection, limits them")
 }
 
 fn rate(check: &'static str, whither: &str, rate: u64) -> Finding {
@@ -66,9 +66,9 @@ fn loss(sent: u64, lost: u64, rtt: Duration) -> Finding {
     };
     let where_to_look = match rtt < NEAR {
         true => "look for a small socket buffer at the server, or a busy machine",
-        false => "look for a bad link or a policer on the way; --rate below it loses nothing",
+        false => "look for a bad link or a policer on the path; a --rate below its limit avoids losses",
     };
-    Finding::new("loss", grade, format!("packets lost on the way to the server: {percent:.1} % of {sent}"))
+    Finding::new("loss", grade, format!("packets lost on the path to the server: {percent:.1} % of {sent}"))
         .value(percent, "percent")
         .hint(where_to_look)
 }

@@ -166,5 +166,6 @@ fn a_quiet_server_shows_nothing() {
     let mut all = Vec::new();
     let _ = drawn.read_to_end(&mut all);
     let all = String::from_utf8_lossy(&all);
-    assert_eq!(all.trim(), "finishing running transfers; press Ctrl-C again to stop now");
+    // An idle server may end before this is printed, by another thread.
+    assert!(["", "finishing running transfers; press Ctrl-C again to stop now"].contains(&all.trim()), "{all}");
 }

@@ -169,7 +169,7 @@ impl StoredTicket {
 }
 
 impl SecretHash {
-    /// That of a secret.
+    /// The hash of a secret.
     #[must_use]
     pub fn of(secret: &TicketSecret) -> Self {
         let mut hash = [0; 32];
@@ -184,7 +184,7 @@ impl SecretHash {
 }
 
 impl RootId {
-    /// What `path` leads to now.
+    /// The file or directory at `path` now.
     ///
     /// # Errors
     /// If there is nothing, or it cannot be examined.

@@ -41,13 +41,13 @@ impl<P: Policy> InsecureOctopiiConnection<P> {
         Self { connection, inbox: inbox.into(), policy }
     }
 
-    /// What comes in.
+    /// The type of the incoming streams.
     #[must_use]
     pub fn policy(&self) -> P {
         self.policy
     }
 
-    /// Where the peer is. Anybody may be there.
+    /// The peer's address. Any program may be there.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_addr()

@@ -24,7 +24,7 @@ pub struct InsecureOctopiiTransport {
 }
 
 impl InsecureOctopiiTransport {
-    /// Binds the socket and begins to accept anybody. Logs a warning that it does.
+    /// Binds the socket and begins to accept any peer. Logs a warning about that.
     ///
     /// Needs a tokio runtime.
     ///
@@ -45,7 +45,7 @@ impl InsecureOctopiiTransport {
         Ok(Self { endpoint })
     }
 
-    /// Dials `addr` without checking who answers; `policy` is the type of the peer's streams.
+    /// Dials `addr` without authenticating the peer; `policy` is the type of the peer's streams.
     ///
     /// Cancel-safe. Returns within the handshake timeout.
     ///
@@ -62,13 +62,13 @@ impl InsecureOctopiiTransport {
         Ok(InsecureOctopiiConnection::new(connection, policy))
     }
 
-    /// The next connection that anybody has made to us; `policy` says what their streams are. `None` once
+    /// The next incoming connection; `policy` is the type of the peer's streams. `None` once
     /// the transport is closed. Cancel-safe.
     pub async fn accept<P: Policy>(&self, policy: P) -> Option<InsecureOctopiiConnection<P>> {
         Some(InsecureOctopiiConnection::new(self.endpoint.accept().await?, policy))
     }
 
-    /// Where this transport listens.
+    /// The address on which this transport listens.
     ///
     /// # Errors
     /// The system's, which is not expected of a bound socket.

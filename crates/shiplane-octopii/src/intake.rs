@@ -7,7 +7,7 @@ use shiplane_transport::{MAX_CONCURRENT_STREAMS, dialect::BareConnection, intern
 use shiplane_wire::Code;
 use tokio::{sync::mpsc, time::timeout};
 
-/// What the streams that come in on a connection are (SPEC 9.5). Either may be sent under both.
+/// The type of the incoming streams of a connection (SPEC 9.5). Both types may be sent under either.
 pub trait Policy: sealed::Stream + Debug + Copy + Send + Sync + 'static {}
 
 /// Every incoming stream is a chunk.

@@ -69,7 +69,7 @@ pub(crate) enum BeginError {
     DeadlinePassed,
 }
 
-/// What is wrong with an answer. None of these changes anything for any call that waits.
+/// The reasons why an answer is invalid. None of these changes anything for any call that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum AnswerError {
     /// The call had ended already: by its deadline, by its caller, or too long ago to be remembered. The peer did
@@ -243,7 +243,7 @@ impl fmt::Debug for History {
     }
 }
 
-/// A day: longer than anything that one waits for by a call. A longer budget, a peer's included, is cut
+/// A day: longer than any useful call. A longer budget, a peer's included, is cut
 /// to this, so that no number makes a point in time that the clock cannot hold.
 pub const MAX_BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
 

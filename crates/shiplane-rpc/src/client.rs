@@ -62,7 +62,7 @@ impl WrappingMethod {
 }
 
 impl RpcClient {
-    /// For calls to the peer of `connection`.
+    /// A client for calls to the peer of `connection`.
     #[must_use]
     pub fn new(connection: Arc<PeerConnection>) -> Self {
         Self::with_streams(connection, Some(Arc::new(Semaphore::new(MAX_OUTER_STREAMS))))
@@ -125,7 +125,7 @@ impl RpcClient {
         Ok(codec::decode(&answer).map_err(AnswerFault::Body)?)
     }
 
-    /// Tells the peer something that has no answer, and returns once that is on its way. `budget` is for
+    /// Sends the peer a request without an answer, and returns once it has been sent. `budget` is for
     /// getting there; what is left of it is the handler's.
     ///
     /// The handler runs at most once, and what becomes of it is not known here: where that matters,
@@ -161,7 +161,7 @@ impl RpcClient {
         self.notify(method.name(), codec::encode(request)?, budget).await
     }
 
-    /// How many calls and notices of this client and its clones the peer is not done with.
+    /// The number of calls and notices of this client and its clones that the peer has not finished.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.calls().in_flight()

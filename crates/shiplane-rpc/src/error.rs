@@ -61,7 +61,7 @@ pub enum CallError {
     PeerProtocol(#[from] AnswerFault),
 }
 
-/// What is wrong with an answer.
+/// The reasons why an answer is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum AnswerFault {
     /// It is not one whole envelope, or one over the limit.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use shiplane_wire::escape_truncated;
 
-/// A refusal or failure that travels back to the caller.
+/// A refusal or failure that is returned to the caller.
 ///
 /// The code decides what the caller does; the message is for a person, who sees it escaped. Put no
 /// secret and no local path in it that the peer may not know.
@@ -59,7 +59,7 @@ impl std::error::Error for Fault {}
 /// Names the codes once, so that number, text and parsing cannot drift apart.
 macro_rules! fault_codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $text:literal;)+) => {
-        /// The kind of a fault. Its number is what travels (`u32`); one that this version does not
+        /// The kind of a fault. It is sent as a number (`u32`); one that this version does not
         /// know is kept as [`Other`](Self::Other).
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum FaultCode {

@@ -17,13 +17,13 @@ pub struct Method<Request, Response> {
 }
 
 impl<Request, Response> Method<Request, Response> {
-    /// The method called `name`. By habit that is `group.verb`.
+    /// The method called `name`, by convention `group.verb`.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
         Self { name, types: PhantomData }
     }
 
-    /// The name that travels.
+    /// The name on the wire.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name

@@ -43,7 +43,7 @@ pub fn spawn_waiting<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     tokio::task::spawn_blocking(work)
 }
 
-/// Waits for the next of a queue, in work that was spawned to wait.
+/// Waits for the next item of a queue, in work that was spawned to wait.
 pub fn recv<T>(queue: &mut mpsc::Receiver<T>) -> Option<T> {
     #[cfg(feature = "simulation")]
     if let Some(scheduler) = scheduler() {

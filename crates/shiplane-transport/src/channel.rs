@@ -125,7 +125,7 @@ impl Channel {
         *self.shared.end.borrow()
     }
 
-    /// Ends it. What was to be sent is still written, as far as the stream takes it.
+    /// Ends it. Data that was to be sent is still written, as far as the stream accepts it.
     pub fn close(&self) {
         self.shared.end(ChannelEnd::Closed);
     }

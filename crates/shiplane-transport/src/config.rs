@@ -138,7 +138,7 @@ impl TransportConfig {
         self
     }
 
-    /// Sets after how much silence a connection is closed. Default [`IDLE_TIMEOUT`].
+    /// Sets the time without packets after which a connection is closed. Default [`IDLE_TIMEOUT`].
     #[must_use]
     pub fn idle_timeout(mut self, idle_timeout: Duration) -> Self {
         self.idle_timeout = idle_timeout;
@@ -327,7 +327,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// 10 s for at most 40 bytes.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// 30 s: as long as the idle timeout; a peer that lives but does not move gets no longer.
+/// 30 s: as long as the idle timeout; a peer that is alive but makes no progress gets no longer.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// 30 s, as RFC 9308 section 3.2 recommends: an outage of half a minute on a long path, as when a route or a

@@ -73,7 +73,7 @@ pub(crate) enum Proof {
     Later,
 }
 
-/// What a connection has done so far.
+/// Counters of a connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
@@ -85,7 +85,7 @@ pub struct ConnectionStats {
     pub received_bytes: u64,
 }
 
-/// What is known of the path.
+/// Estimates of the path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PathStats {
@@ -135,13 +135,13 @@ impl PeerConnection {
         router::start(self.connection.clone(), owner, self.theirs.clone(), feed, header_timeout);
     }
 
-    /// Who is on the other side; proven by the handshake.
+    /// The id of the peer, proven by the handshake.
     #[must_use]
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
     }
 
-    /// Where the peer is now; it may change when the peer's network does. An IPv4 address is shown as one, also on a socket
+    /// The peer's current address; it may change when the peer's network does. An IPv4 address is shown as one, also on a socket
     /// of both families.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {

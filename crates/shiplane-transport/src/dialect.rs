@@ -102,7 +102,7 @@ impl BareEndpoint {
         Some(BareConnection::new(connection, &self.config))
     }
 
-    /// Where the socket is bound.
+    /// The address of the socket.
     ///
     /// # Errors
     /// The system's, which is not expected of a bound socket.
@@ -144,13 +144,13 @@ impl BareConnection {
         Self { connection, in_use, config: Arc::clone(config) }
     }
 
-    /// What the endpoint was made with.
+    /// The settings of the endpoint.
     #[must_use]
     pub fn config(&self) -> &TransportConfig {
         &self.config
     }
 
-    /// Where the peer is.
+    /// The peer's address.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
         self.connection.remote_address()

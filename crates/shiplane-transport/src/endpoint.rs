@@ -72,14 +72,14 @@ pub struct TransportBuilder {
 }
 
 impl TransportBuilder {
-    /// This key instead of a fresh one.
+    /// Uses this key instead of a fresh one.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// Keys to dial and to accept. The default is none.
+    /// Sets the keys to dial and to accept. The default is none.
     #[must_use]
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = trust;
@@ -249,7 +249,7 @@ impl QuicTransport {
         self.connect(addr).await?.send(data).await
     }
 
-    /// Where this transport listens.
+    /// The address on which this transport listens.
     ///
     /// # Errors
     /// The system's, which is not expected of a bound socket.
@@ -257,7 +257,7 @@ impl QuicTransport {
         self.inner.endpoint.local_addr()
     }
 
-    /// Whether a live connection to the peer at `addr` is at hand.
+    /// Whether there is a live connection to the peer at `addr`.
     ///
     /// Cancel-safe.
     #[expect(clippy::unused_async, reason = "part of the documented interface, which is async")]
@@ -280,7 +280,7 @@ impl QuicTransport {
         self.inner.pool.has(addr)
     }
 
-    /// How many connections are open, pooled or not. One that has ended does not count, even while its
+    /// The number of open connections, pooled or not. One that has ended does not count, even while its
     /// last packets are on their way.
     #[must_use]
     pub fn open_connections(&self) -> usize {

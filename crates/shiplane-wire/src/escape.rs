@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 
 use crate::limits::MAX_ESCAPED_PATH_LEN_BYTES;
 
-/// Shows any bytes of a peer so that they can neither drive a terminal nor pass for other text.
+/// Shows any bytes of a peer so that they can neither control a terminal nor be mistaken for other text.
 ///
 /// Text stays as it is, except: control characters (ESC and the C1 range among them) and characters that
 /// reorder or hide text become `\xNN` or `\u{..}`, a backslash is doubled, and bytes that are not UTF-8
@@ -43,7 +43,7 @@ impl EscapedPath {
         &self.0
     }
 
-    /// Takes what a peer says is escaped; `None` if it is not, or too long.
+    /// Takes a text that a peer claims to be escaped; `None` if it is not, or too long.
     #[must_use]
     pub fn from_wire(text: &[u8]) -> Option<Self> {
         if text.len() > MAX_ESCAPED_PATH_LEN_BYTES {

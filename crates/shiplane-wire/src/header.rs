@@ -334,7 +334,7 @@ impl fmt::Debug for TransferId {
     }
 }
 
-/// Which chunk of which transfer a stream carries; a chunk frame follows it.
+/// The transfer and the index of the chunk that a stream carries; a chunk frame follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TaggedChunk {
     /// The transfer.

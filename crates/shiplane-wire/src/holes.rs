@@ -50,13 +50,13 @@ impl Holes {
         self.0.is_none()
     }
 
-    /// How long all of them are.
+    /// The total length of the holes.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.ranges().iter().map(|range| range.end - range.start).sum()
     }
 
-    /// What lies between them, in a file of `size_bytes`.
+    /// The ranges between the holes, in a file of `size_bytes`.
     pub fn data(&self, size_bytes: u64) -> impl Iterator<Item = Range<u64>> + '_ {
         let starts = core::iter::once(0).chain(self.ranges().iter().map(|range| range.end));
         let ends = self.ranges().iter().map(|range| range.start).chain(core::iter::once(size_bytes));

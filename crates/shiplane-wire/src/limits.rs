@@ -85,7 +85,7 @@ pub const MAX_LINK_TARGET_LEN_BYTES: usize = 4095;
 /// Owners, access lists and extended attributes, all together. An entry with them is at most 64 KiB long, as without.
 pub const MAX_ATTRIBUTES_LEN_BYTES: usize = 60 << 10;
 
-/// Most holes of a file that are told: 1,024.
+/// Most holes of a file that are sent: 1,024.
 ///
 /// 16 bytes each, so that they fit in the record of the entry beside the longest path. Of a file with more of them the
 /// longest are told.
@@ -112,7 +112,7 @@ pub const FIRST_ENTRY_BYTES: u64 = 64 << 10;
 /// 1 MiB: three flights of a connection that begins with 96 KiB. Most files are shorter.
 pub const MAX_OFFERED_BYTES: u64 = 1 << 20;
 
-/// The most chunks that may be (SPEC 4.24).
+/// The most chunks that may be offered (SPEC 4.24).
 ///
 /// 32: of 64 KiB at most, half full at worst.
 pub const MAX_OFFERS: u64 = 32;

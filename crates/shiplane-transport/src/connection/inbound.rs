@@ -18,7 +18,7 @@ use crate::{
     traffic::Traffic,
 };
 
-/// What was agreed on about a chunk before it comes. Without more, any chunk within the transport's limit is taken.
+/// What was agreed about a chunk before it arrives. By default, any chunk within the transport's limit is accepted.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ChunkExpectation {
@@ -199,13 +199,13 @@ impl InboundChunk {
         self.stream.send.finish()
     }
 
-    /// Its index in the transfer: the sender's word. A bare chunk has index 0.
+    /// Its index in the transfer, as claimed by the sender. A bare chunk has index 0.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// Its size in bytes: the sender's word, checked against no limit yet.
+    /// Its size in bytes, as claimed by the sender and not checked against a limit yet.
     #[must_use]
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes

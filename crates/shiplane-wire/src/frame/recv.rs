@@ -251,7 +251,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// How well it is stored.
+    /// The durability with which it is stored.
     pub const fn durability(&self) -> Durability {
         self.durability
     }

@@ -410,17 +410,21 @@ fn merge_directory(was: Option<Stamp>, ours: Option<Stamp>, theirs: Option<Stamp
     }
 }
 
-/// Says which attributes each path of the merged manifest is to have. What has got another name has those of its
-/// content's side.
+/// Says which attributes each path of the merged manifest is to have. Both versions of what is in conflict have those of
+/// their content's side.
 fn describe(merged: &mut Manifest, sides: [&Manifest; 3], renamed: &BTreeMap<RelPath, (RelPath, Why)>) {
     if sides.iter().all(|side| side.knows_owners().is_none()) {
         return;
     }
+    let in_conflict: HashSet<_> = renamed.values().map(|(from, _)| from).collect();
     let attributes_of = |path: &RelPath, node: &Node| {
         let from = renamed.get(path).map(|(from, _)| from);
         let of = |side: &Manifest| {
             let found = side.get(from.unwrap_or(path))?;
-            let is_it = if from.is_some() { found.is_same(node) } else { found.kind() == node.kind() };
+            let is_it = match from.is_some() || in_conflict.contains(path) {
+                true => found.is_same(node),
+                false => found.kind() == node.kind(),
+            };
             side.attributes(from.unwrap_or(path)).filter(|_| is_it).cloned()
         };
         let [was, ours, theirs] = sides.map(of);

@@ -342,24 +342,19 @@ fn attributes_that_one_side_has_changed_count_and_take_no_content() {
 }
 
 #[test]
-fn a_version_that_is_kept_beside_another_keeps_its_attributes() {
-    let (ours, theirs) = (described("f=ours", 1, "ours"), described("f=theirs", 2, "theirs"));
-    let outcome = plan(&Manifest::new(), &ours, &theirs, Consent::default()).unwrap();
-    let mut found: Vec<_> = outcome
-        .merged
-        .leaves()
-        .map(|(path, leaf)| {
-            let attributes = outcome.merged.attributes(path).unwrap();
-            (
-                leaf.content_digest() == Digest::blake3(b"ours"),
-                attributes.extended().next().unwrap().1.to_vec(),
-            )
-        })
-        .collect();
-    found.sort();
-    // The name of the file itself has the longer ones: both sides have it.
-    assert_eq!(found.len(), 2);
-    assert!(outcome.merged.knows_owners() == Some(true));
+fn both_versions_of_a_conflict_keep_their_attributes() {
+    for [of_ours, of_theirs] in [["short", "much longer"], ["much longer", "short"]] {
+        let (ours, theirs) = (described("f=ours", 1, of_ours), described("f=theirs", 2, of_theirs));
+        let merged = plan(&Manifest::new(), &ours, &theirs, Consent::default()).unwrap().merged;
+        assert_eq!(merged.leaves().count(), 2);
+        for (path, leaf) in merged.leaves() {
+            let is_ours = leaf.content_digest() == Digest::blake3(b"ours");
+            let expected = if is_ours { &ours } else { &theirs };
+            let (_, expected) =
+                expected.iter().map(|(path, _)| (path, expected.attributes(path))).next().unwrap();
+            assert_eq!(merged.attributes(path), expected, "{path}");
+        }
+    }
 }
 
 fn with(mode: u32, secs: i64) -> Node {

@@ -258,7 +258,7 @@ pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
 }
 
 /// The extended attributes of the user's, in order of their names.
-fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+pub fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     #[cfg(target_os = "linux")]
     {

@@ -189,6 +189,7 @@ impl CutSeries {
             server_disk: disk,
             cut_at_the_end: false,
             trap: false,
+            attributes: false,
             source_changes_at: None,
             lie: None,
         }

@@ -3,7 +3,7 @@
 //! The files are real ones, in memory. What goes wrong is decided before each call that changes one. What was
 //! synced is remembered as it was then, so that a cut can put together what a disk may have by that moment: of
 //! each directory the names as they were after its last sync, or after any change since; of each file that content,
-//! or what was written since, or some pages of either.
+//! or what was written since, or some pages of either; of both the mode, time and attributes of then or of now.
 
 mod image;
 
@@ -14,7 +14,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ use rustix::io::Errno;
 use shiplane_files::internals::disk::{self, Change};
 use testlink::Rng;
 use tokio::{sync::Notify, time::Instant};
+
+use crate::sim::tree::Metadata;
 
 /// What goes wrong, and until when. Shares are of a million calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,18 +76,14 @@ struct State {
     rng: Rng,
     calls: u64,
     is_cut: bool,
-    /// What was last synced of each file, by its inode.
-    files: HashMap<u64, Content>,
+    /// What was last synced of each file, by its inode, ...
+    files: HashMap<u64, Vec<u8>>,
+    /// ... and of each file and directory beside its content and names.
+    metadata: HashMap<u64, Metadata>,
     /// Of each directory, the names after its last sync and before each change since.
     directories: HashMap<u64, Vec<Names>>,
     /// A sync of them has failed: no later one makes them durable.
     lost: HashSet<u64>,
-}
-
-#[derive(Debug, Clone)]
-struct Content {
-    data: Vec<u8>,
-    modified: SystemTime,
 }
 
 type Names = BTreeMap<PathBuf, Inode>;
@@ -104,6 +102,7 @@ impl Disk {
             calls: 0,
             is_cut: false,
             files: HashMap::new(),
+            metadata: HashMap::new(),
             directories: HashMap::new(),
             lost: HashSet::new(),
         };
@@ -203,11 +202,11 @@ impl State {
         if self.lost.contains(&metadata.ino()) {
             return Ok(());
         }
+        self.metadata.insert(metadata.ino(), Metadata::of(path)?);
         if metadata.is_dir() {
             self.directories.insert(metadata.ino(), vec![names_in(path)?]);
         } else {
-            let content = Content { data: fs::read(path)?, modified: metadata.modified()? };
-            self.files.insert(metadata.ino(), content);
+            self.files.insert(metadata.ino(), fs::read(path)?);
         }
         Ok(())
     }
@@ -235,7 +234,7 @@ impl State {
             let metadata = fs::metadata(&path)?;
             let durable = self.files.get(&metadata.ino());
             if metadata.is_file()
-                && durable.is_none_or(|durable| fs::read(&path).ok().as_ref() != Some(&durable.data))
+                && durable.is_none_or(|durable| fs::read(&path).ok().as_ref() != Some(durable))
             {
                 self.lost.insert(metadata.ino());
             }

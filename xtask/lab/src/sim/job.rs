@@ -170,7 +170,7 @@ impl Job {
     /// Whether there is more to do.
     fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
         match self {
-            Self::Carry(carry) => Ok(carry.goes_on()),
+            Self::Carry(carry) => carry.goes_on(world),
             Self::Sync(sync) => sync.goes_on(world),
             Self::Deliver(_) | Self::Calls(_) => Ok(false),
         }

@@ -16,10 +16,10 @@ pub enum Violation {
     Unexpected { path: String },
     #[error("safety: success was told, and {path} is not there")]
     Missing { path: String },
-    #[error(
-        "safety: success was told, and {path} has another mode, or is not the same file as its other names"
-    )]
-    OtherMetadata { path: String },
+    #[error("safety: success was told, and of the two sides {what}")]
+    OtherMetadata { what: String },
+    #[error("safety: {names:?} is one file on one side only")]
+    OtherNames { names: (String, String) },
     #[error("safety: success was told, and {names:?} are left")]
     LeftOver { names: Vec<String> },
     #[error("safety: something was written outside of the root")]

@@ -36,6 +36,8 @@ pub struct Scenario {
     pub cut_at_the_end: bool,
     /// A link that leads outside stands where a directory is to be written, until it is found.
     pub trap: bool,
+    /// Owners and extended attributes are carried as well.
+    pub attributes: bool,
     /// A file of the source changes meanwhile.
     pub source_changes_at: Option<Duration>,
     /// Calls are not answered as they should be: a bug that the oracle has to find.
@@ -97,6 +99,7 @@ impl Scenario {
             server_disk: DiskFaults::draw(&mut rng),
             cut_at_the_end: !matches!(job, Job::Deliver | Job::Call) && rng.chance(300_000),
             trap: is_one_way && rng.chance(100_000),
+            attributes: !seed.is_multiple_of(3),
             source_changes_at: changes.then(|| Duration::from_millis(rng.spread(1, 10_000))),
             lie: None,
             faults,

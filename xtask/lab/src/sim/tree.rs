@@ -1,7 +1,7 @@
 //! Directories of files: generated, written, read back.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, Permissions},
     io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
@@ -36,8 +36,8 @@ pub fn draw(rng: &mut Rng) -> Tree {
     tree
 }
 
-/// Adds symbolic links that stay inside, and files with several names, to a tree that was written below `root`; gives the
-/// files modes.
+/// Adds symbolic links and files with several names to a tree that was written below `root`; gives all of it modes, times
+/// and attributes.
 ///
 /// # Errors
 /// The system's.
@@ -62,11 +62,80 @@ pub fn add_names(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Result<()> 
         }
         tree.insert(first, Some(content));
     }
-    for (path, _) in tree.iter().filter(|(_, content)| is_file(content.as_deref())) {
-        // Names of one file have one mode: the last that it is given.
-        fs::set_permissions(root.join(path), Permissions::from_mode(rng.pick(&MODES)))?;
+    for (path, content) in tree.iter() {
+        // Names of one file have one of each: the last that it is given.
+        describe(&root.join(path), content.as_deref(), rng)?;
     }
     Ok(())
+}
+
+/// Gives something below `root` another mode, time or attribute.
+///
+/// # Errors
+/// The system's.
+pub fn describe_any(root: &Path, rng: &mut Rng) -> io::Result<()> {
+    let tree = read(root)?.0;
+    let any = tree.iter().nth(rng.between(0, tree.len() as u64) as usize);
+    any.map_or(Ok(()), |(path, content)| describe(&root.join(path), content.as_deref(), rng))
+}
+
+/// Changes what is not content below `root`, as users do: a mode with a time and an attribute, a link, or another name of
+/// a file that has several.
+///
+/// # Errors
+/// The system's.
+pub fn edit_names(root: &Path, rng: &mut Rng) -> io::Result<()> {
+    let tree = read(root)?.0;
+    let any = tree.iter().nth(rng.between(0, tree.len() as u64) as usize);
+    let Some((name, content)) = any else { return Ok(()) };
+    let (path, number) = (root.join(name), rng.between(0, 1000));
+    match content.as_deref() {
+        Some(link) if link.starts_with(LINK) => {
+            fs::remove_file(&path)?;
+            symlink(rng.pick(&TARGETS), &path)
+        }
+        content if content.is_none() || is_single(name, content) => describe(&path, content, rng),
+        _ => fs::hard_link(&path, root.join(format!("{name}.{number}"))).or(Ok(())),
+    }
+}
+
+/// Gives it a time, and a file or directory a mode and perhaps an attribute.
+fn describe(path: &Path, content: Option<&[u8]>, rng: &mut Rng) -> io::Result<()> {
+    let modified = SystemTime::UNIX_EPOCH
+        + Duration::new(rng.spread(1, 2_000_000_000), rng.between(0, 1_000_000_000) as u32);
+    let value_len_bytes = rng.between(0, 100) as usize;
+    if content.is_some() && !is_file(content) {
+        return filetime::set_symlink_file_times(path, modified.into(), modified.into());
+    }
+    let mode = rng.pick(if content.is_none() { &DIRECTORY_MODES } else { &MODES });
+    let attributes = rng.chance(300_000).then(|| ("user.drawn".to_owned(), rng.bytes(value_len_bytes)));
+    Metadata { mode, modified, attributes: attributes.into_iter().collect() }.apply(path)
+}
+
+/// What a file or directory has beside its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    mode: u32,
+    modified: SystemTime,
+    attributes: Vec<(String, Vec<u8>)>,
+}
+
+impl Metadata {
+    /// Follows links.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::metadata(path)?;
+        let attributes = xtask::tree::attributes(path).map_err(io::Error::other)?;
+        Ok(Self { mode: found.mode() & 0o7777, modified: found.modified()?, attributes })
+    }
+
+    pub(crate) fn apply(&self, path: &Path) -> io::Result<()> {
+        for (name, value) in &self.attributes {
+            // There are file systems without any.
+            let _ = xtask::tree::set_attribute(path, name, value);
+        }
+        File::open(path)?.set_modified(self.modified)?;
+        fs::set_permissions(path, Permissions::from_mode(self.mode))
+    }
 }
 
 /// Whether it is a file of one name, that may be changed by itself.
@@ -75,7 +144,7 @@ pub fn is_single(path: &str, content: Option<&[u8]>) -> bool {
     is_file(content) && !path.rsplit('/').next().is_some_and(|name| name.starts_with("h."))
 }
 
-fn is_file(content: Option<&[u8]>) -> bool {
+pub(crate) fn is_file(content: Option<&[u8]>) -> bool {
     content.is_some_and(|content| !content.starts_with(LINK))
 }
 
@@ -85,21 +154,42 @@ pub fn link_to(target: &Path) -> Vec<u8> {
     [LINK, target.as_os_str().as_encoded_bytes()].concat()
 }
 
-/// The first file below `to` that has another mode than below `from`, or another one as the least of its names.
+/// Says of which path the two sides have the same content, but another time or mode, or with `attributes` others of those.
 ///
 /// # Errors
 /// The system's.
-pub fn other_metadata(tree: &Tree, from: &Path, to: &Path) -> io::Result<Option<String>> {
-    let (mut names_there, mut names_here) = (BTreeMap::new(), BTreeMap::new());
-    for (path, _) in tree.iter().filter(|(_, content)| is_file(content.as_deref())) {
-        let (there, here) = (fs::symlink_metadata(from.join(path))?, fs::symlink_metadata(to.join(path))?);
-        let first_there = names_there.entry(there.ino()).or_insert(path);
-        let first_here = names_here.entry(here.ino()).or_insert(path);
-        if there.mode() != here.mode() || first_there != first_here {
-            return Ok(Some(path.clone()));
+pub fn other_metadata(one: &Path, other: &Path, attributes: bool) -> io::Result<Option<String>> {
+    let [(tree, _), (there, _)] = [read(one)?, read(other)?];
+    for (path, content) in tree.iter().filter(|(path, content)| there.get(*path) == Some(content)) {
+        let sides = [one.join(path), other.join(path)];
+        let difference = if content.is_none() || is_file(content.as_deref()) {
+            let [mut here, mut there] = [Metadata::of(&sides[0])?, Metadata::of(&sides[1])?];
+            [&mut here, &mut there].into_iter().for_each(|side| side.attributes.retain(|_| attributes));
+            (here != there).then(|| format!("{here:?} and {there:?}"))
+        } else {
+            let [here, there] = sides.map(|path| fs::symlink_metadata(path)?.modified());
+            let (here, there) = (here?, there?);
+            (here != there).then(|| format!("{here:?} and {there:?}"))
+        };
+        if let Some(difference) = difference {
+            return Ok(Some(format!("{path} has {difference}")));
         }
     }
     Ok(None)
+}
+
+/// Each two names below `root` that are one file.
+///
+/// # Errors
+/// The system's.
+pub fn other_names(root: &Path) -> io::Result<BTreeSet<(String, String)>> {
+    let (mut files, mut pairs) = (BTreeMap::<_, Vec<String>>::new(), BTreeSet::new());
+    for (path, _) in read(root)?.0.into_iter().filter(|(_, content)| is_file(content.as_deref())) {
+        let names = files.entry(fs::symlink_metadata(root.join(&path))?.ino()).or_default();
+        pairs.extend(names.iter().map(|name| (name.clone(), path.clone())));
+        names.push(path);
+    }
+    Ok(pairs)
 }
 
 /// A content of that length: one that shrinks, one that was there before, or noise.
@@ -189,6 +279,9 @@ const TARGETS: [&str; 4] = ["l.0", "nowhere/at/all", ".", "a.0"];
 
 const MODES: [u32; 4] = [0o644, 0o600, 0o755, 0o444];
 
+/// Without the bit that directories in one inherit.
+const DIRECTORY_MODES: [u32; 4] = [0o755, 0o700, 0o1770, 0o711];
+
 /// Small beside what people send, large beside a window at the start, many chunks of the size that the seeds take.
 const MAX_TREE_LEN_BYTES: u64 = 1_500_000;
 
@@ -197,31 +290,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_mode_or_a_name_that_is_a_file_of_its_own_is_found() {
+    fn another_mode_time_or_attribute_and_a_name_that_is_a_file_of_its_own_are_found() {
         let scratch = xtask::scratch::Scratch::new("shiplane-tree-", None).expect("a directory");
         let [from, to] = ["from", "to"].map(|name| scratch.path().join(name));
         let mut rng = Rng::new(7);
         let mut drawn = draw(&mut rng);
         write(&drawn, &from).expect("a tree");
-        while !drawn.contains_key("h.0") {
+        while !(drawn.contains_key("h.0")
+            && drawn.values().flatten().any(|content| content.starts_with(LINK)))
+        {
             add_names(&mut drawn, &from, &mut rng).expect("names");
         }
-        let (read, _) = read(&from).expect("a tree");
-        assert!(read == drawn);
-        assert_eq!(other_metadata(&drawn, &from, &from).expect("stats"), None);
-        let files = drawn.iter().filter(|(_, content)| content.is_none() || is_file(content.as_deref()));
-        let files: Tree = files.map(|(path, content)| (path.clone(), content.clone())).collect();
-        write(&files, &to).expect("a tree of files");
-        for path in files.iter().filter(|(_, content)| content.is_some()).map(|(path, _)| path) {
-            let mode = fs::metadata(from.join(path)).expect("a mode").permissions();
-            fs::set_permissions(to.join(path), mode).expect("a mode");
+        assert!(read(&from).expect("a tree").0 == drawn);
+        xtask::tree::copy(&from, &to).expect("a copy");
+        let differs = || other_metadata(&from, &to, true).expect("stats");
+        assert_eq!((differs(), other_names(&from).expect("names").is_empty()), (None, false));
+        assert_eq!(other_names(&from).expect("names"), other_names(&to).expect("names"));
+        for (path, content) in &drawn {
+            let (one, other) = (from.join(path), to.join(path));
+            if content.is_some() && !is_file(content.as_deref()) {
+                describe(&other, content.as_deref(), &mut rng).expect("a time");
+                assert!(differs().is_some_and(|said| said.starts_with(path)));
+                let time = fs::symlink_metadata(&one).expect("a time").modified().expect("a time").into();
+                filetime::set_symlink_file_times(&other, time, time).expect("a time");
+                continue;
+            }
+            let kept = Metadata::of(&one).expect("metadata");
+            let (mode, modified) = (kept.mode ^ 0o100, kept.modified + Duration::from_nanos(1));
+            let attributes = vec![("user.drawn".to_owned(), b"another".to_vec())];
+            for changed in [Metadata { mode, ..kept.clone() }, Metadata { modified, ..kept.clone() }] {
+                changed.apply(&other).expect("another");
+                assert!(differs().is_some(), "{path}");
+                kept.apply(&other).expect("the same");
+            }
+            if !kept.attributes.is_empty() {
+                Metadata { attributes, ..kept.clone() }.apply(&other).expect("another");
+                assert!(differs().is_some() && other_metadata(&from, &to, false).expect("stats").is_none());
+                kept.apply(&other).expect("the same");
+            }
         }
-        let found = other_metadata(&drawn, &from, &to).expect("stats").expect("a name");
-        assert!(!is_single(&found, Some(b"")), "{found}");
-        let single =
-            drawn.iter().find(|(path, content)| is_single(path, content.as_deref())).expect("a file").0;
-        fs::set_permissions(to.join(single), Permissions::from_mode(0o601)).expect("a mode");
-        let only = Tree::from([(single.clone(), drawn[single].clone())]);
-        assert_eq!(other_metadata(&only, &from, &to).expect("stats").as_ref(), Some(single));
+        assert_eq!(differs(), None);
+        fs::copy(to.join("h.0"), to.join("alone")).expect("a copy");
+        fs::rename(to.join("alone"), to.join("h.0")).expect("a name");
+        assert_ne!(other_names(&from).expect("names"), other_names(&to).expect("names"));
     }
 }

@@ -233,7 +233,8 @@ impl World {
         // The same port after a restart, as servers have it.
         let transport = Arc::new(self.bind(&self.server, AccessControl::trust(&access))?);
         let root = SourceRoot::open(&self.server.files()).map_err(set_up)?;
-        let (options, limits) = (self.transfer_options(), WriteLimits::default());
+        let options = self.transfer_options();
+        let limits = WriteLimits { attributes: self.scenario.attributes, ..WriteLimits::default() };
         let files = self.server.files();
         let server = FileServer::syncing(root, &files, access, options, limits, self.server.sync_state());
         let serving = Arc::clone(&transport);

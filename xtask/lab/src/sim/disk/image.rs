@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use super::{Content, Inode, Names, State, names_in};
+use super::{Inode, Metadata, Names, State, names_in};
 
 /// Makes up one of the states that the disk may be in, and puts it below `target`.
 pub(super) fn build(state: &mut State, root: &Path, target: &Path) -> io::Result<()> {
@@ -21,9 +21,11 @@ pub(super) fn build(state: &mut State, root: &Path, target: &Path) -> io::Result
 /// What the running system sees, by inodes.
 #[derive(Default)]
 struct Now {
-    files: HashMap<u64, (Content, u32)>,
-    directories: HashMap<u64, (Names, u32)>,
-    links: HashMap<u64, PathBuf>,
+    files: HashMap<u64, Vec<u8>>,
+    directories: HashMap<u64, Names>,
+    metadata: HashMap<u64, Metadata>,
+    /// They are made in one step, with their times.
+    links: HashMap<u64, (PathBuf, SystemTime)>,
     /// Where the files are that were built: other names of them are links.
     built: HashMap<u64, PathBuf>,
 }
@@ -36,14 +38,16 @@ impl Now {
             let metadata = fs::symlink_metadata(&path)?;
             let number = metadata.ino();
             if metadata.is_symlink() {
-                now.links.insert(number, fs::read_link(&path)?);
-            } else if metadata.is_dir() {
+                now.links.insert(number, (fs::read_link(&path)?, metadata.modified()?));
+                continue;
+            }
+            now.metadata.insert(number, Metadata::of(&path)?);
+            if metadata.is_dir() {
                 let names = names_in(&path)?;
                 open.extend(names.keys().map(|name| path.join(name)));
-                now.directories.insert(number, (names, metadata.mode()));
+                now.directories.insert(number, names);
             } else {
-                let content = Content { data: fs::read(&path)?, modified: metadata.modified()? };
-                now.files.insert(number, (content, metadata.mode()));
+                now.files.insert(number, fs::read(&path)?);
             }
         }
         Ok(now)
@@ -56,21 +60,34 @@ fn directory(state: &mut State, now: &mut Now, number: u64, target: &Path) -> io
         let target = target.join(name);
         if inode.is_directory {
             directory(state, now, inode.number, &target)?;
-        } else if let Some(link) = now.links.get(&inode.number) {
-            symlink(link, target)?;
+        } else if let Some((link, made_at)) = now.links.get(&inode.number) {
+            symlink(link, &target)?;
+            filetime::set_symlink_file_times(&target, (*made_at).into(), (*made_at).into())?;
         } else {
             file(state, now, inode, &target)?;
         }
     }
     // A directory without permission to enter is one that a run had finished.
-    let mode = now.directories.get(&number).map_or(0o700, |(_, mode)| mode & 0o7777);
-    fs::set_permissions(target, Permissions::from_mode(mode))
+    describe(state, now, number, target)
+}
+
+/// Gives it what it had beside its content after its last sync, or what it has now.
+fn describe(state: &mut State, now: &Now, number: u64, target: &Path) -> io::Result<()> {
+    let durable = state.metadata.get(&number).filter(|_| state.rng.chance(500_000));
+    let chosen = durable.or_else(|| now.metadata.get(&number)).or_else(|| state.metadata.get(&number));
+    match chosen {
+        Some(metadata) => metadata.apply(target),
+        // As it was made.
+        None => {
+            fs::set_permissions(target, Permissions::from_mode(if target.is_dir() { 0o700 } else { 0o600 }))
+        }
+    }
 }
 
 /// Those after its last sync, or after one of the changes since.
 fn names(state: &mut State, now: &Now, number: u64) -> Names {
     let mut possible = state.directories.get(&number).cloned().unwrap_or_else(|| vec![Names::new()]);
-    possible.extend(now.directories.get(&number).map(|(names, _)| names.clone()));
+    possible.extend(now.directories.get(&number).cloned());
     let chosen = state.rng.between(0, possible.len() as u64) as usize;
     possible.swap_remove(chosen)
 }
@@ -81,35 +98,29 @@ fn file(state: &mut State, now: &mut Now, inode: Inode, target: &Path) -> io::Re
     }
     now.built.insert(inode.number, target.to_owned());
     let durable = state.files.get(&inode.number).cloned();
-    let current = now.files.get(&inode.number);
-    let mode = current.map_or(0o600, |(_, mode)| mode & 0o7777);
-    let content = match (durable, current.map(|(content, _)| content.clone())) {
-        (Some(durable), Some(current)) if durable.data == current.data => current,
-        (Some(durable), None) => durable,
-        (durable, Some(current)) => one_or_the_other(state, durable, current),
-        (None, None) => Content { data: Vec::new(), modified: SystemTime::UNIX_EPOCH },
+    let data = match (durable, now.files.get(&inode.number).cloned()) {
+        (Some(durable), Some(current)) if durable == current => current,
+        (durable, Some(current)) => one_or_the_other(state, durable.unwrap_or_default(), current),
+        (durable, None) => durable.unwrap_or_default(),
     };
-    fs::write(target, &content.data)?;
-    let file = File::options().write(true).open(target)?;
-    file.set_modified(content.modified)?;
-    file.set_permissions(Permissions::from_mode(mode))
+    fs::write(target, data)?;
+    describe(state, now, inode.number, target)
 }
 
-fn one_or_the_other(state: &mut State, durable: Option<Content>, current: Content) -> Content {
-    let durable = durable.unwrap_or_else(|| Content { data: Vec::new(), modified: current.modified });
+fn one_or_the_other(state: &mut State, durable: Vec<u8>, current: Vec<u8>) -> Vec<u8> {
     match state.rng.between(0, 3) {
         0 => durable,
         1 => current,
         _ => {
             // The size of what is there now, and some of its pages.
-            let mut data = durable.data;
-            data.resize(current.data.len(), 0);
-            for (page, written) in data.chunks_mut(PAGE_LEN_BYTES).zip(current.data.chunks(PAGE_LEN_BYTES)) {
+            let mut data = durable;
+            data.resize(current.len(), 0);
+            for (page, written) in data.chunks_mut(PAGE_LEN_BYTES).zip(current.chunks(PAGE_LEN_BYTES)) {
                 if state.rng.chance(500_000) {
                     page.copy_from_slice(written);
                 }
             }
-            Content { data, modified: current.modified }
+            data
         }
     }
 }

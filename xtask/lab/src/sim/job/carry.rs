@@ -16,7 +16,7 @@ use testlink::Rng;
 use super::Stopped;
 use crate::sim::{
     oracle::{Allowed, Violation},
-    scenario::Job,
+    scenario::{Job, Scenario},
     tree::{self, Tree},
     world::{Machine, World, files_of, set_up},
 };
@@ -28,6 +28,7 @@ pub(crate) struct Carry {
     trap: Option<PathBuf>,
     /// How often it has succeeded.
     successes: u32,
+    rng: Rng,
 }
 
 impl Carry {
@@ -45,8 +46,8 @@ impl Carry {
             symlink(to.outside(), trap)?;
         }
         let allowed = Arc::new(Mutex::new(Allowed::only(tree.clone())));
-        change_later(world, Arc::clone(from), tree, &allowed, rng);
-        Ok(Self { allowed, trap, successes: 0 })
+        change_later(world, Arc::clone(from), tree, &allowed, rng.fork());
+        Ok(Self { allowed, trap, successes: 0, rng })
     }
 
     pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
@@ -80,9 +81,12 @@ impl Carry {
         self.successes += u32::from(is_tidy);
         let (found, left) = files_of(ends(world).1)?;
         self.allowed.lock().check_whole(&found)?;
-        let (from, to) = ends(world);
-        if let Some(path) = tree::other_metadata(&found, &from.files(), &to.files())? {
-            return Err(Violation::OtherMetadata { path });
+        let [from, to] = [ends(world).0.files(), ends(world).1.files()];
+        if let Some(what) = tree::other_metadata(&from, &to, world.scenario.attributes)? {
+            return Err(Violation::OtherMetadata { what });
+        }
+        if let Some(names) = tree::other_names(&from)?.symmetric_difference(&tree::other_names(&to)?).next() {
+            return Err(Violation::OtherNames { names: names.clone() });
         }
         match left.is_empty() || !is_tidy {
             true => Ok(()),
@@ -90,9 +94,15 @@ impl Carry {
         }
     }
 
-    /// Once more: it is all there.
-    pub(crate) fn goes_on(&self) -> bool {
-        self.successes < 2
+    /// Once more: all of the content is there, and some of it has got another mode, time or attribute.
+    pub(crate) fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
+        let from = ends(world).0;
+        let changes = if self.successes < 2 { self.rng.between(0, 4) } else { 0 };
+        for _ in 0..changes {
+            tree::describe_any(&from.files(), &mut self.rng)?;
+        }
+        from.adopt()?;
+        Ok(self.successes < 2)
     }
 }
 
@@ -100,15 +110,15 @@ impl Carry {
 pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
     let options = world.transfer_options();
     // A guess that is wrong as soon as an attempt has left something.
-    let request =
-        FetchRequest { is_new_here: world.scenario.seed.is_multiple_of(2), ..FetchRequest::of(b"") };
+    let Scenario { seed, attributes, .. } = world.scenario;
+    let request = FetchRequest { is_new_here: seed.is_multiple_of(2), attributes, ..FetchRequest::of(b"") };
     let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
         existing: existing(world),
         durability: Durability::Durable,
         verify: false,
         links: LinkPolicy::All,
-        attributes: false,
+        attributes: world.scenario.attributes,
         digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
     };
@@ -140,7 +150,7 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         chunk_len_bytes: options.chunk_len_bytes,
         durability: Durability::Durable,
         filters: Arc::default(),
-        attributes: false,
+        attributes: world.scenario.attributes,
         source_name: b"the files of the client".to_vec(),
     };
     let push =

@@ -23,6 +23,8 @@ use crate::sim::{
 /// Some rounds of edits, each followed by a sync.
 pub(crate) struct Sync {
     rng: Rng,
+    /// For what is not content: drawn apart.
+    names: Rng,
     rounds: u64,
     /// Every content that ever stood anywhere.
     known: BTreeSet<Vec<u8>>,
@@ -30,6 +32,8 @@ pub(crate) struct Sync {
     written: BTreeSet<Vec<u8>>,
     /// Files that were on both sides, that one side has removed in this round and the other has not touched.
     removed: BTreeSet<String>,
+    /// Names that were one file on either side.
+    linked: BTreeSet<(String, String)>,
     /// What the last sync has done.
     idle: bool,
     /// Neither side was edited since both were the same.
@@ -42,17 +46,23 @@ impl Sync {
         let rounds = rng.between(1, 4);
         let mut sync = Self {
             rng,
+            names: Rng::new(world.scenario.seed ^ NAMES),
             rounds,
             known: BTreeSet::new(),
             written: BTreeSet::new(),
             removed: BTreeSet::new(),
+            linked: BTreeSet::new(),
             idle: false,
             same: false,
         };
-        tree::write(&tree::draw(&mut sync.rng), &world.client.files())?;
-        if sync.rng.chance(500_000) {
-            tree::write(&tree::draw(&mut sync.rng), &world.server.files())?;
+        for (is_sure, machine) in [(true, &world.client), (false, &world.server)] {
+            if is_sure || sync.rng.chance(500_000) {
+                let mut tree = tree::draw(&mut sync.rng);
+                tree::write(&tree, &machine.files())?;
+                tree::add_names(&mut tree, &machine.files(), &mut sync.names)?;
+            }
         }
+        sync.note_linked(world)?;
         let both = sync.contents(world)?;
         sync.known.clone_from(&both);
         sync.written = both;
@@ -89,6 +99,16 @@ impl Sync {
         if let Some(path) = self.removed.iter().find(|path| ours.contains_key(*path)) {
             return Err(Violation::CameBack { path: path.clone() });
         }
+        let [here, there] = [world.client.files(), world.server.files()];
+        if let Some(what) = tree::other_metadata(&here, &there, world.scenario.attributes)? {
+            return Err(Violation::OtherMetadata { what });
+        }
+        for side in [here, there] {
+            // Those that came apart stay apart, and no others come together.
+            if let Some(names) = tree::other_names(&side)?.difference(&self.linked).next() {
+                return Err(Violation::OtherNames { names: names.clone() });
+            }
+        }
         let kept: BTreeSet<_> = ours.into_values().flatten().collect();
         if let Some(lost) = self.written.difference(&kept).next() {
             return Err(Violation::Missing { path: format!("a version of {} bytes", lost.len()) });
@@ -119,8 +139,12 @@ impl Sync {
             for _ in 0..self.rng.between(0, 4) {
                 edit(&mut self.rng, &machine.files())?;
             }
+            for _ in 0..self.names.between(0, 4) {
+                tree::edit_names(&machine.files(), &mut self.names)?;
+            }
             machine.adopt()?;
         }
+        self.note_linked(world)?;
         let after = self.contents(world)?;
         // What was there before may have been removed on the other side.
         self.written = after.difference(&before).cloned().collect();
@@ -133,6 +157,13 @@ impl Sync {
         let removed = common.into_iter().filter(|(path, content)| is_removed(path, content));
         self.removed = removed.map(|(path, _)| path).collect();
         Ok(true)
+    }
+
+    fn note_linked(&mut self, world: &World) -> Result<(), Violation> {
+        for machine in [&world.client, &world.server] {
+            self.linked.extend(tree::other_names(&machine.files())?);
+        }
+        Ok(())
     }
 
     fn contents(&self, world: &World) -> Result<BTreeSet<Vec<u8>>, Violation> {
@@ -152,7 +183,7 @@ pub(crate) fn job(world: &World) -> SyncJob {
         only_to: None,
         consent: Consent { mass_deletion: true },
         filters: Arc::default(),
-        attributes: false,
+        attributes: world.scenario.attributes,
         dry_run: false,
         relisting: None,
         peer_watch: None,
@@ -181,7 +212,7 @@ fn edit(rng: &mut Rng, root: &Path) -> Result<(), Violation> {
             let renamed = format!("{path}.{}", rng.between(0, 100));
             fs::rename(root.join(&path), root.join(renamed))?;
         }
-        (2, Some(path)) if tree.get(&path).is_some_and(Option::is_some) => {
+        (2, Some(path)) if tree::is_file(tree.get(&path).and_then(Option::as_deref)) => {
             let len_bytes = rng.spread(1, 50_000) as usize;
             tree::write_file(&root.join(path), &rng.bytes(len_bytes))?;
         }
@@ -193,3 +224,6 @@ fn edit(rng: &mut Rng, root: &Path) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+/// So that it is drawn apart from all else.
+const NAMES: u64 = 0x4e41_4d45;

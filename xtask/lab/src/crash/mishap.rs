@@ -1,6 +1,7 @@
 //! Longer transfers that something befalls at a random moment: one side is killed, or the receiver's power is cut.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,7 @@ impl<'a> Transfers<'a> {
         let fixture = Fixture::new(shiplane, scratch, run, |new, old| {
             fs::create_dir_all(new).context("cannot make a directory")?;
             dataset::make(new, SIZE)?;
+            add_names(new)?;
             write_older(new, old)
         })?;
         let bytes = tree::survey(&fixture.at("new"))?.bytes;
@@ -116,6 +118,23 @@ fn despite_suspension<T>(watch: &SuspendDetector, mut one: impl FnMut() -> Resul
         }
     }
     one()
+}
+
+/// A file with two names, symbolic links, attributes, and modes and times of directories.
+fn add_names(tree: &Path) -> Result<()> {
+    fs::hard_link(tree.join("program.sh"), tree.join("small/another name"))
+        .context("cannot make a hard link")?;
+    for (name, target) in [("small/link", "../program.sh"), ("empty directory/nowhere", "not/there")] {
+        symlink(target, tree.join(name)).context("cannot make a link")?;
+    }
+    for name in ["program.sh", "large.bin", "empty file", "small", "empty directory"] {
+        tree::set_attribute(&tree.join(name), "user.made", name.as_bytes())?;
+    }
+    for (name, mode) in [("empty directory", 0o2750), ("small", 0o711)] {
+        fs::set_permissions(tree.join(name), Permissions::from_mode(mode)).context("cannot set a mode")?;
+        filetime::set_file_mtime(tree.join(name), FileTime::from_unix_time(1_100_000_000, 123_456_789))?;
+    }
+    Ok(())
 }
 
 /// Some of the small files, with other content and an older time.

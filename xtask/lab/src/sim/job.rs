@@ -5,7 +5,7 @@ pub(crate) mod carry;
 mod deliver;
 pub(crate) mod sync;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use shiplane_rpc::{Router, RpcClient};
 use tokio::time::timeout;
@@ -20,8 +20,40 @@ use crate::sim::{
 
 /// Runs the seed's job to its end, and checks it all the way.
 pub(crate) async fn run(world: &World) -> Result<Summary, Violation> {
-    let mut job = Job::new(world)?;
-    let mut programs = Programs::start(world, &job)?;
+    match world.scenario.job {
+        scenario::Job::Get | scenario::Job::Push => repeat(world, Carry::new(world)?).await,
+        scenario::Job::Sync => repeat(world, Sync::new(world)?).await,
+        scenario::Job::Deliver => repeat(world, Deliver::new(world)).await,
+        scenario::Job::Call => repeat(world, Calls::new(world)).await,
+    }
+}
+
+/// Something that the client does over and over until it has succeeded.
+trait Job {
+    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped>;
+
+    /// Checks what holds at any time.
+    fn check(&self, world: &World) -> Result<(), Violation>;
+
+    /// Checks what holds once success was told, also on the disks of machines whose power was cut then; but that nothing
+    /// of ours is left is for those that were not.
+    fn check_done(&mut self, _world: &World, _is_tidy: bool) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    /// Whether there is more to do.
+    fn goes_on(&mut self, _world: &World) -> Result<bool, Violation> {
+        Ok(false)
+    }
+
+    /// What the server offers, if not its files.
+    fn methods(&self) -> Option<Arc<Router>> {
+        None
+    }
+}
+
+async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> {
+    let mut programs = Programs::start(world, job.methods())?;
     world.begin_disk_faults()?;
     world.move_the_client();
     let (mut done, mut cut_at_the_end) = (Summary::default(), world.scenario.cut_at_the_end);
@@ -30,11 +62,11 @@ pub(crate) async fn run(world: &World) -> Result<Summary, Violation> {
         done.attempts += 1;
         let last = match ended {
             Ended::Reported(Ok(())) => {
-                job.check(world)?;
+                check(world, &job)?;
                 job.check_done(world, true)?;
                 if std::mem::take(&mut cut_at_the_end) {
                     for side in [Side::Client, Side::Server] {
-                        programs.cut_power(world, &job, side)?;
+                        programs.cut_power(world, side)?;
                         done.cuts += 1;
                     }
                     job.check_done(world, false)?;
@@ -48,18 +80,18 @@ pub(crate) async fn run(world: &World) -> Result<Summary, Violation> {
             Ended::Reported(Err(Stopped::Failed(error))) => error,
             Ended::Hangs => "the attempt hangs".to_owned(),
             Ended::Killed(side) => {
-                programs.kill(world, &job, side)?;
+                programs.kill(world, side)?;
                 done.kills += 1;
                 format!("the {side:?} was killed")
             }
             Ended::Cut(side) => {
-                programs.cut_power(world, &job, side)?;
+                programs.cut_power(world, side)?;
                 done.cuts += 1;
                 format!("the power of the {side:?} was cut")
             }
         };
         tracing::debug!(at = ?world.began.elapsed(), attempt = done.attempts, last);
-        job.check(world)?;
+        check(world, &job)?;
         let healed = world.began.elapsed().saturating_sub(world.scenario.faults.heal_at);
         if healed > PATIENCE {
             return Err(Violation::NotLive { healed, last });
@@ -80,7 +112,7 @@ enum Ended {
     Cut(Side),
 }
 
-async fn attempt(world: &World, job: &mut Job, client: &Dialling) -> Ended {
+async fn attempt(world: &World, job: &mut impl Job, client: &Dialling) -> Ended {
     let kill = world.next_kill();
     let patience = kill.map_or(PATIENCE, |(_, after)| after);
     tokio::select! {
@@ -118,63 +150,10 @@ impl From<Violation> for Stopped {
     }
 }
 
-enum Job {
-    Carry(Carry),
-    Sync(Sync),
-    Deliver(Deliver),
-    Calls(Calls),
-}
-
-impl Job {
-    fn new(world: &World) -> Result<Self, Violation> {
-        Ok(match world.scenario.job {
-            scenario::Job::Get | scenario::Job::Push => Self::Carry(Carry::new(world)?),
-            scenario::Job::Sync => Self::Sync(Sync::new(world)?),
-            scenario::Job::Deliver => Self::Deliver(Deliver::new(world)),
-            scenario::Job::Call => Self::Calls(Calls::new(world)),
-        })
-    }
-
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
-        match self {
-            Self::Carry(carry) => carry.attempt(world, &connect(world, client).await?).await,
-            Self::Sync(sync) => sync.attempt(world, &connect(world, client).await?).await,
-            Self::Deliver(deliver) => deliver.attempt(world, client).await,
-            Self::Calls(calls) => calls.attempt(&connect(world, client).await?).await,
-        }
-    }
-
-    /// What holds at any time.
-    fn check(&mut self, world: &World) -> Result<(), Violation> {
-        world.client.check_outside()?;
-        world.server.check_outside()?;
-        match self {
-            Self::Carry(carry) => carry.check(world),
-            Self::Sync(sync) => sync.check(world),
-            Self::Deliver(deliver) => deliver.check(),
-            Self::Calls(calls) => calls.check(),
-        }
-    }
-
-    /// What holds once success was told, also on the disks of machines whose power was cut then; but that nothing
-    /// of ours is left is for those that were not.
-    fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
-        match self {
-            Self::Carry(carry) => carry.check_done(world, is_tidy),
-            Self::Sync(sync) => sync.check_done(world, is_tidy),
-            Self::Deliver(deliver) => deliver.check_done(),
-            Self::Calls(_) => Ok(()),
-        }
-    }
-
-    /// Whether there is more to do.
-    fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
-        match self {
-            Self::Carry(carry) => carry.goes_on(world),
-            Self::Sync(sync) => sync.goes_on(world),
-            Self::Deliver(_) | Self::Calls(_) => Ok(false),
-        }
-    }
+fn check(world: &World, job: &impl Job) -> Result<(), Violation> {
+    world.client.check_outside()?;
+    world.server.check_outside()?;
+    job.check(world)
 }
 
 pub(crate) async fn connect(world: &World, client: &Dialling) -> Result<RpcClient, Stopped> {
@@ -185,22 +164,23 @@ pub(crate) async fn connect(world: &World, client: &Dialling) -> Result<RpcClien
 struct Programs {
     client: Dialling,
     server: Serving,
+    methods: Option<Arc<Router>>,
     runs: u16,
 }
 
 impl Programs {
-    fn start(world: &World, job: &Job) -> Result<Self, Violation> {
-        let server = serve(world, job)?;
-        Ok(Self { client: world.dial_from(0)?, server, runs: 0 })
+    fn start(world: &World, methods: Option<Arc<Router>>) -> Result<Self, Violation> {
+        let server = world.serve(methods.clone())?;
+        Ok(Self { client: world.dial_from(0)?, server, methods, runs: 0 })
     }
 
     /// The power goes, and comes back.
-    fn cut_power(&mut self, world: &World, job: &Job, side: Side) -> Result<(), Violation> {
+    fn cut_power(&mut self, world: &World, side: Side) -> Result<(), Violation> {
         world.cut_power(side)?;
-        self.kill(world, job, side)
+        self.kill(world, side)
     }
 
-    fn kill(&mut self, world: &World, job: &Job, side: Side) -> Result<(), Violation> {
+    fn kill(&mut self, world: &World, side: Side) -> Result<(), Violation> {
         self.runs += 1;
         match side {
             Side::Client => {
@@ -209,17 +189,9 @@ impl Programs {
             }
             Side::Server => {
                 world.kill_server(&self.server);
-                self.server = serve(world, job)?;
+                self.server = world.serve(self.methods.clone())?;
             }
         }
         Ok(())
-    }
-}
-
-fn serve(world: &World, job: &Job) -> Result<Serving, Violation> {
-    match job {
-        Job::Deliver(deliver) => world.serve(Some(deliver.inbox().methods(Router::new()).into())),
-        Job::Calls(calls) => world.serve(Some(calls.router())),
-        Job::Carry(_) | Job::Sync(_) => world.serve(None),
     }
 }

@@ -43,11 +43,11 @@ pub(crate) struct World {
 pub(crate) struct Machine {
     identity: PathBuf,
     pub(crate) id: PeerId,
+    directory: PathBuf,
     state: Mutex<MachineState>,
 }
 
 struct MachineState {
-    directory: PathBuf,
     /// What it was bound to last.
     addr: SocketAddr,
     /// The last is the one that it has now; before that, those whose power was cut.
@@ -62,11 +62,7 @@ impl Machine {
         fs::write(directory.join("outside/kept"), KEPT)?;
         let id = Identity::load_or_create(&identity).map_err(set_up)?.peer_id();
         let addr = SocketAddr::from(([10, 0, 0, host], 1000));
-        Ok(Self { identity, id, state: MachineState { directory, addr, disks: Vec::new() }.into() })
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.state.lock().directory.clone()
+        Ok(Self { identity, id, directory, state: MachineState { addr, disks: Vec::new() }.into() })
     }
 
     fn disk(&self) -> Option<Arc<Disk>> {
@@ -74,16 +70,16 @@ impl Machine {
     }
 
     pub(crate) fn files(&self) -> PathBuf {
-        self.directory().join("files")
+        self.directory.join("files")
     }
 
     pub(crate) fn sync_state(&self) -> SyncState {
-        SyncState::at(self.directory().join("state"))
+        SyncState::at(self.directory.join("state"))
     }
 
     /// From now on its disk fails, for that long.
     fn begin_faults(&self, faults: DiskFaults, heal_in: Duration, rng: Rng) -> Result<(), Violation> {
-        let disk = Disk::new(&self.directory(), faults, heal_in, rng)?;
+        let disk = Disk::new(&self.directory, faults, heal_in, rng)?;
         self.state.lock().disks.push(disk);
         Ok(())
     }
@@ -104,21 +100,21 @@ impl Machine {
     /// Cuts the power, and has it start with what is left on its disk, at the same place: by that it is known what a
     /// dataset had in common with another.
     fn cut_power(&self, faults: DiskFaults, heal_in: Duration, rng: Rng) -> Result<(), Violation> {
-        let (directory, cuts) = (self.directory(), self.state.lock().disks.len());
+        let (directory, cuts) = (&self.directory, self.state.lock().disks.len());
         if let Some(disk) = self.disk() {
             let left = directory.with_extension(cuts.to_string());
             disk.cut_power();
             disk.leave_at(&left)?;
             disk.retire();
-            fs::rename(&directory, directory.with_extension(format!("{cuts}-before")))?;
-            fs::rename(&left, &directory)?;
+            fs::rename(directory, directory.with_extension(format!("{cuts}-before")))?;
+            fs::rename(&left, directory)?;
         }
         self.begin_faults(DiskFaults { crash_at: None, ..faults }, heal_in, rng)
     }
 
     /// Beside the files: nothing may ever be written there.
     pub(crate) fn outside(&self) -> PathBuf {
-        self.directory().join("outside")
+        self.directory.join("outside")
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -135,7 +131,7 @@ impl Machine {
     pub(crate) fn check_outside(&self) -> Result<(), Violation> {
         let (found, own) = tree::read(&self.outside())?;
         let kept = found.get("kept").and_then(Option::as_ref).is_some_and(|content| content == KEPT);
-        let mut beside = fs::read_dir(self.directory())?;
+        let mut beside = fs::read_dir(&self.directory)?;
         let strangers = beside.any(|entry| !entry.is_ok_and(|entry| is_known(&entry.path())));
         match kept && found.len() == 1 && own.is_empty() && !strangers {
             true => Ok(()),
@@ -224,7 +220,7 @@ impl World {
 
     /// Starts the server's program: one that serves files, or one with these methods.
     pub(crate) fn serve(&self, methods: Option<Arc<Router>>) -> Result<Serving, Violation> {
-        let peers = self.server.directory().join("rules/peers");
+        let peers = self.server.directory.join("rules/peers");
         let name = "client".parse().map_err(set_up)?;
         let grant = Grant { read: true, write: true, paths: Scope::everything() };
         let client = StandingPeer { name, id: self.client.id, grant, at: None };

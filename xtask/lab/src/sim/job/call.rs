@@ -13,8 +13,12 @@ use testlink::Rng;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::book::Book;
-use super::Stopped;
-use crate::sim::{oracle::Violation, scenario::Lie, world::World};
+use super::{Job, Stopped, connect};
+use crate::sim::{
+    oracle::Violation,
+    scenario::Lie,
+    world::{Dialling, World},
+};
 
 /// Questions, asked until each has what it is to have.
 pub(crate) struct Calls {
@@ -63,15 +67,18 @@ impl Calls {
         let (done, lie) = (BTreeSet::new(), world.scenario.lie);
         Self { questions, done, attempts: 0, book: Arc::default(), lie, served: None }
     }
+}
 
+impl Job for Calls {
     /// What the server answers.
-    pub(crate) fn router(&self) -> Arc<Router> {
+    fn methods(&self) -> Option<Arc<Router>> {
         let (book, lie) = (Arc::clone(&self.book), self.lie);
         let handle = move |context, body| answer(context, body, Arc::clone(&book), lie);
-        Arc::new(Router::new().method(ASK, handle))
+        Some(Arc::new(Router::new().method(ASK, handle)))
     }
 
-    pub(crate) async fn attempt(&mut self, client: &RpcClient) -> Result<(), Stopped> {
+    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+        let client = &connect(world, client).await?;
         self.attempts += 1;
         self.serve(client.connection());
         let left = self.questions.iter().filter(|question| !self.done.contains(&question.number));
@@ -99,6 +106,12 @@ impl Calls {
         }
     }
 
+    fn check(&self, _world: &World) -> Result<(), Violation> {
+        self.book.check(Instant::now())
+    }
+}
+
+impl Calls {
     /// Asks one question, once.
     async fn ask(&self, question: &Question, client: &RpcClient) -> (u64, Result<(), Stopped>) {
         (question.number, self.outcome(question, client).await)
@@ -156,10 +169,6 @@ impl Calls {
             sleep(LOOK_INTERVAL).await;
         }
         Ok(())
-    }
-
-    pub(crate) fn check(&self) -> Result<(), Violation> {
-        self.book.check(Instant::now())
     }
 
     /// Lets the callee call back.

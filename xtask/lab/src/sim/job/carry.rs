@@ -13,12 +13,12 @@ use shiplane_transport::internals::blocking;
 use shiplane_wire::Durability;
 use testlink::Rng;
 
-use super::Stopped;
+use super::{Job, Stopped, connect};
 use crate::sim::{
     oracle::{Allowed, Violation},
-    scenario::{Job, Scenario},
+    scenario::{self, Scenario},
     tree::{self, Tree},
-    world::{Machine, World, files_of, set_up},
+    world::{Dialling, Machine, World, files_of, set_up},
 };
 
 /// A fetch or a push of everything.
@@ -49,11 +49,15 @@ impl Carry {
         change_later(world, Arc::clone(from), tree, &allowed, rng.fork());
         Ok(Self { allowed, trap, successes: 0, rng })
     }
+}
 
-    pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
-        let outcome = match world.scenario.job {
-            Job::Push => push(world, client, Arc::new(|_| ())).await,
-            Job::Get | Job::Sync | Job::Deliver | Job::Call => get(world, client, Arc::new(|_| ())).await,
+impl Job for Carry {
+    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+        let client = &connect(world, client).await?;
+        let outcome = if is_push(world) {
+            push(world, client, Arc::new(|_| ())).await
+        } else {
+            get(world, client, Arc::new(|_| ())).await
         };
         match (outcome, &self.trap) {
             (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
@@ -69,7 +73,7 @@ impl Carry {
         }
     }
 
-    pub(crate) fn check(&self, world: &World) -> Result<(), Violation> {
+    fn check(&self, world: &World) -> Result<(), Violation> {
         let (mut found, _) = files_of(ends(world).1)?;
         if let Some(name) = self.trap.as_ref().and_then(|trap| trap.file_name()) {
             found.remove(&*name.to_string_lossy());
@@ -77,7 +81,7 @@ impl Carry {
         self.allowed.lock().check(&found)
     }
 
-    pub(crate) fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
+    fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
         self.successes += u32::from(is_tidy);
         let (found, left) = files_of(ends(world).1)?;
         self.allowed.lock().check_whole(&found)?;
@@ -95,7 +99,7 @@ impl Carry {
     }
 
     /// Once more: all of the content is there, and some of it has got another mode, time or attribute.
-    pub(crate) fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
+    fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
         let from = ends(world).0;
         let changes = if self.successes < 2 { self.rng.between(0, 4) } else { 0 };
         for _ in 0..changes {
@@ -105,7 +109,6 @@ impl Carry {
         Ok(self.successes < 2)
     }
 }
-
 /// Fetches everything.
 pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
     let options = world.transfer_options();
@@ -180,10 +183,11 @@ fn all_arrived(left_out: u64, told: &Mutex<Vec<String>>) -> Result<(), Stopped> 
 
 /// From where, to where.
 fn ends(world: &World) -> (&Arc<Machine>, &Arc<Machine>) {
-    match world.scenario.job {
-        Job::Push => (&world.client, &world.server),
-        Job::Get | Job::Sync | Job::Deliver | Job::Call => (&world.server, &world.client),
-    }
+    if is_push(world) { (&world.client, &world.server) } else { (&world.server, &world.client) }
+}
+
+fn is_push(world: &World) -> bool {
+    world.scenario.job == scenario::Job::Push
 }
 
 /// Replaces a file of the source in the middle of it all.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shiplane_protocols::{Inbox, InboxOptions, RetryPolicy, SendOptions, internals::Jitter, send_again};
+use shiplane_rpc::Router;
 use shiplane_transport::{ChunkSource, PeerAddr};
 use shiplane_wire::TransferId;
 use testlink::Rng;
 
-use super::Stopped;
+use super::{Job, Stopped};
 use crate::sim::{
     oracle::Violation,
     tree,
@@ -41,13 +42,15 @@ impl Deliver {
         });
         Self { messages, told: 0, inbox, taken }
     }
+}
 
-    /// The server's. It outlives the program, as one that is kept on a disk.
-    pub(crate) fn inbox(&self) -> &Inbox {
-        &self.inbox
+impl Job for Deliver {
+    /// Of the inbox, which outlives the program, as one that is kept on a disk.
+    fn methods(&self) -> Option<Arc<Router>> {
+        Some(self.inbox.methods(Router::new()).into())
     }
 
-    pub(crate) async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
         let peer = PeerAddr { id: world.server.id, addr: world.server.addr() };
         let policy = RetryPolicy::default().max_attempts(3).jitter(Jitter::none());
         let options = SendOptions::default().compression(world.scenario.compression);
@@ -60,7 +63,7 @@ impl Deliver {
         Ok(())
     }
 
-    pub(crate) fn check(&self) -> Result<(), Violation> {
+    fn check(&self, _world: &World) -> Result<(), Violation> {
         let taken = self.taken.lock();
         for (number, message) in self.messages.iter().enumerate() {
             let times = taken.iter().filter(|(id, _)| *id == id_of(number)).count();
@@ -82,13 +85,12 @@ impl Deliver {
         }
     }
 
-    pub(crate) fn check_done(&self) -> Result<(), Violation> {
+    fn check_done(&mut self, _world: &World, _is_tidy: bool) -> Result<(), Violation> {
         let taken = self.taken.lock();
         let missing = (0..self.messages.len()).find(|n| taken.iter().all(|(id, _)| *id != id_of(*n)));
         missing.map_or(Ok(()), |number| Err(Violation::NotOnce { number, times: 0 }))
     }
 }
-
 fn id_of(number: usize) -> TransferId {
     TransferId::from_bytes((number as u128 + 1).to_le_bytes())
 }

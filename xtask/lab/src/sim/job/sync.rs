@@ -10,14 +10,13 @@ use std::{
 
 use shiplane_files::internals::sync::Consent;
 use shiplane_protocols::internals::sync::{SyncJob, synchronise};
-use shiplane_rpc::RpcClient;
 use testlink::Rng;
 
-use super::Stopped;
+use super::{Job, Stopped, connect};
 use crate::sim::{
     oracle::Violation,
     tree::{self, Tree},
-    world::{World, files_of},
+    world::{Dialling, World, files_of},
 };
 
 /// Some rounds of edits, each followed by a sync.
@@ -68,9 +67,11 @@ impl Sync {
         sync.written = both;
         Ok(sync)
     }
+}
 
-    pub(crate) async fn attempt(&mut self, world: &World, client: &RpcClient) -> Result<(), Stopped> {
-        let synced = synchronise(client, &job(world), Arc::new(|_| ())).await;
+impl Job for Sync {
+    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+        let synced = synchronise(&connect(world, client).await?, &job(world), Arc::new(|_| ())).await;
         let report = synced.map_err(|error| Stopped::by(&error))?;
         if !report.left.is_empty() {
             return Err(Stopped::Failed(format!("left alone: {:?}", report.left)));
@@ -80,7 +81,7 @@ impl Sync {
     }
 
     /// Every file is one of the versions that there were, whole.
-    pub(crate) fn check(&self, world: &World) -> Result<(), Violation> {
+    fn check(&self, world: &World) -> Result<(), Violation> {
         for machine in [&world.client, &world.server] {
             for (path, content) in files_of(machine)?.0 {
                 if let Some(content) = content.filter(|content| !self.known.contains(content)) {
@@ -91,7 +92,7 @@ impl Sync {
         Ok(())
     }
 
-    pub(crate) fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
+    fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
         let [(ours, mut left), (theirs, their_left)] = [files_of(&world.client)?, files_of(&world.server)?];
         if let Some(path) = difference(&ours, &theirs) {
             return Err(Violation::Missing { path });
@@ -124,7 +125,7 @@ impl Sync {
     }
 
     /// Once more without an edit, then with some, until the rounds are over.
-    pub(crate) fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
+    fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
         if !self.same {
             self.same = true;
             return Ok(true);
@@ -158,7 +159,9 @@ impl Sync {
         self.removed = removed.map(|(path, _)| path).collect();
         Ok(true)
     }
+}
 
+impl Sync {
     fn note_linked(&mut self, world: &World) -> Result<(), Violation> {
         for machine in [&world.client, &world.server] {
             self.linked.extend(tree::other_names(&machine.files())?);

@@ -24,6 +24,7 @@ use xtask::{dataset, interrupt, tree, units};
 
 use self::peers::PeerProcess;
 pub(crate) use self::peers::command_to;
+pub(crate) use self::scenarios::CAP_BYTES;
 use self::scenarios::Scenario;
 use crate::stats::ProcessStats;
 
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report.failed.clone()
     });
     let failed = failed.collect::<Vec<_>>().concat();
-    println!("a client may hold {}", units::bytes(scenarios::CAP_BYTES));
+    println!("a client may hold {}", units::bytes(CAP_BYTES));
     println!("speed is that of an honest get beside the load ÷ without it");
     ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())

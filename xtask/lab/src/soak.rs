@@ -27,7 +27,7 @@ use xtask::scratch::Scratch;
 use xtask::{interrupt, units};
 
 use self::client::Client;
-use self::flat::Series;
+use self::flat::{Comparison, Series};
 use crate::load;
 use crate::stats::ProcessStats;
 
@@ -64,14 +64,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("\n{}", units::table(&totals.collect::<Vec<_>>()));
     if args.short {
         // Until it has given back its descriptors.
-        let now = load::settled(&server, before)?;
-        let (before, after) = (before.descriptors, now.descriptors);
+        let (before, after) = (before.descriptors, load::settled(&server, before)?.descriptors);
         ensure!(after <= before + SLACK, "{before} descriptors before, {after} after");
-        flat::expect_within_cap(now)?;
     } else {
-        println!("\n{}", units::table(&series.rows()));
-        series.judge()?;
+        let Comparison { rows, grown } = series.compare().context("too short a life to be judged")?;
+        println!("\n{}", units::table(&rows));
+        ensure!(grown.is_empty(), "not flat: {}", grown.join(", "));
     }
+    let peak_bytes = ProcessStats::of(server.running().pid())?.peak_bytes;
+    ensure!(peak_bytes <= load::CAP_BYTES, "the server came to hold {}", units::bytes(peak_bytes));
     server.stop().map(drop)
 }
 

@@ -189,7 +189,11 @@ impl Tracer {
 
     fn fault_at(&mut self, call: &Call) -> Option<Fault> {
         let fault = self.fault?;
-        if !fault.kind.map_or(call.kind.is_change(), |kind| call.kind == kind) {
+        let is_meant = match fault.kind {
+            Some(kind) => call.kind == kind,
+            None => call.kind.is_change(),
+        };
+        if !is_meant {
             return None;
         }
         self.met += 1;

@@ -87,7 +87,7 @@ pub(super) fn others() -> Vec<Scenario> {
 }
 
 /// 64 MiB, what a side may hold; and more with as many pushes as are taken, each of which lists.
-pub(super) const CAP_BYTES: u64 = 64 << 20;
+pub(crate) const CAP_BYTES: u64 = 64 << 20;
 const HOSTILE_CAP_BYTES: u64 = 96 << 20;
 
 /// The progress timeout of 30 s, the interval at which it is looked at, and some more.

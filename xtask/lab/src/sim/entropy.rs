@@ -43,23 +43,3 @@ fn fill(buffer: &mut [u8]) {
             .unwrap_or_default();
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::hash::{BuildHasher, RandomState};
-
-    use super::*;
-
-    #[test]
-    fn system_randomness_comes_from_the_seed() {
-        let hash_of = |seed| {
-            let asking = std::thread::spawn(move || {
-                seed_thread(seed);
-                RandomState::new().hash_one(1)
-            });
-            asking.join().unwrap()
-        };
-        assert_eq!(hash_of(1), hash_of(1));
-        assert_ne!(hash_of(1), hash_of(2));
-    }
-}

@@ -1,108 +1,68 @@
 //! Compares the first quarter of a server's life with the last.
 
-use anyhow::{Result, bail};
 use xtask::units;
 
 use crate::stats::ProcessStats;
 
-/// Looks at one life of a server, in order.
+/// Looks at one life of a server, in order: what each of [`FIGURES`] was.
 #[derive(Debug, Default)]
-pub(super) struct Series {
-    looks: Vec<Look>,
-}
+pub(super) struct Series(Vec<[u64; FIGURES.len()]>);
 
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    process_stats: ProcessStats,
-    leftovers: u64,
-}
-
-/// One figure of a look.
+/// What is looked at.
 struct Figure {
     name: &'static str,
-    of: fn(&Look) -> u64,
     show: fn(u64) -> String,
     /// What may come on top of a tenth.
     slack: u64,
 }
 
+/// The medians of the quarters.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub(super) rows: Vec<Vec<String>>,
+    /// The figures whose median in the last quarter is over that in the first by more than a tenth and its slack.
+    pub(super) grown: Vec<&'static str>,
+}
+
 impl Series {
-    pub(super) fn push(&mut self, process_stats: ProcessStats, leftovers: u64) {
-        self.looks.push(Look { process_stats, leftovers });
+    pub(super) fn push(&mut self, stats: ProcessStats, leftovers: u64) {
+        self.0.push([stats.resident_bytes, stats.descriptors, stats.threads, leftovers]);
     }
 
-    /// An error that names every figure that has grown: the median of the last quarter is over that of the first by
-    /// more than a tenth and its slack. The first tenth of the life does not count: a server warms up.
-    pub(super) fn judge(&self) -> Result<()> {
-        let Some((first, last)) = self.quarters() else { bail!("too short a life to be judged") };
-        let grown: Vec<_> =
-            FIGURES.iter().filter(|figure| !figure.is_flat(first, last)).map(|f| f.name).collect();
-        if !grown.is_empty() {
-            bail!("not flat: {}", grown.join(", "));
-        }
-        self.looks.iter().try_for_each(|look| expect_within_cap(look.process_stats))
-    }
-
-    /// A table of medians.
-    pub(super) fn rows(&self) -> Vec<Vec<String>> {
-        let mut rows = vec![units::row(["", "first quarter", "last quarter", "most", "verdict"])];
-        let Some((first, last)) = self.quarters() else { return rows };
-        for figure in &FIGURES {
-            let most = self.looks.iter().map(figure.of).max().unwrap_or_default();
-            rows.push(vec![
-                figure.name.to_owned(),
-                (figure.show)(figure.median(first)),
-                (figure.show)(figure.median(last)),
-                (figure.show)(most),
-                if figure.is_flat(first, last) { "flat" } else { "grew" }.to_owned(),
-            ]);
-        }
-        rows
-    }
-
-    fn quarters(&self) -> Option<(&[Look], &[Look])> {
-        let warm = &self.looks[self.looks.len() / 10..];
+    /// None if the life was too short to say anything. The first tenth of it does not count: a server warms up.
+    pub(super) fn compare(&self) -> Option<Comparison> {
+        let warm = &self.0[self.0.len() / 10..];
         let quarter = warm.len() / 4;
-        (quarter >= MIN_LOOKS).then(|| (&warm[..quarter], &warm[warm.len() - quarter..]))
-    }
-}
-
-/// An error that says what the server came to hold, if that was too much.
-pub(super) fn expect_within_cap(process_stats: ProcessStats) -> Result<()> {
-    if process_stats.peak_bytes > CAP_BYTES {
-        bail!("the server came to hold {}", units::bytes(process_stats.peak_bytes));
-    }
-    Ok(())
-}
-
-impl Figure {
-    fn median(&self, looks: &[Look]) -> u64 {
-        let mut figures: Vec<_> = looks.iter().map(self.of).collect();
-        figures.sort_unstable();
-        figures.get(figures.len() / 2).copied().unwrap_or_default()
-    }
-
-    fn is_flat(&self, first: &[Look], last: &[Look]) -> bool {
-        let first = self.median(first);
-        self.median(last) <= first + first / 10 + self.slack
+        if quarter < MIN_LOOKS {
+            return None;
+        }
+        let mut rows = vec![units::row(["", "first quarter", "last quarter", "most", "verdict"])];
+        let mut grown = Vec::new();
+        for (number, Figure { name, show, slack }) in FIGURES.iter().enumerate() {
+            let sorted = |looks: &[[u64; FIGURES.len()]]| {
+                let mut figures: Vec<_> = looks.iter().map(|look| look[number]).collect();
+                figures.sort_unstable();
+                figures
+            };
+            let [first, last] =
+                [&warm[..quarter], &warm[warm.len() - quarter..]].map(|looks| sorted(looks)[quarter / 2]);
+            let most = sorted(&self.0).last().copied().unwrap_or_default();
+            let is_flat = last <= first + first / 10 + slack;
+            let [first, last, most] = [first, last, most].map(show);
+            rows.push(units::row([name, &first, &last, &most, if is_flat { "flat" } else { "grew" }]));
+            grown.extend((!is_flat).then_some(*name));
+        }
+        Some(Comparison { rows, grown })
     }
 }
 
 /// 4 MiB: what an allocator keeps differs from hour to hour. 8: as many things as two clients have under way.
 const FIGURES: [Figure; 4] = [
-    Figure {
-        name: "memory",
-        of: |look| look.process_stats.resident_bytes,
-        show: units::bytes,
-        slack: 4 << 20,
-    },
-    Figure { name: "descriptors", of: |look| look.process_stats.descriptors, show: units::count, slack: 8 },
-    Figure { name: "threads", of: |look| look.process_stats.threads, show: units::count, slack: 8 },
-    Figure { name: "leftovers", of: |look| look.leftovers, show: units::count, slack: 8 },
+    Figure { name: "memory", show: units::bytes, slack: 4 << 20 },
+    Figure { name: "descriptors", show: units::count, slack: 8 },
+    Figure { name: "threads", show: units::count, slack: 8 },
+    Figure { name: "leftovers", show: units::count, slack: 8 },
 ];
-
-/// 64 MiB, what a side may hold.
-const CAP_BYTES: u64 = 64 << 20;
 
 /// In a quarter: below that a median says little.
 const MIN_LOOKS: usize = 5;
@@ -111,38 +71,22 @@ const MIN_LOOKS: usize = 5;
 mod tests {
     use super::*;
 
-    fn series(resident_bytes: impl Fn(u64) -> u64) -> Series {
+    fn grown(seconds: u64, resident_bytes: impl Fn(u64) -> u64) -> Option<Vec<&'static str>> {
         let mut series = Series::default();
-        for second in 0..400 {
+        for second in 0..seconds {
             let resident_bytes = resident_bytes(second);
-            let process_stats =
-                ProcessStats { peak_bytes: resident_bytes, resident_bytes, descriptors: 20, threads: 10 };
-            series.push(process_stats, 3);
+            series.push(ProcessStats { resident_bytes, descriptors: 20, ..ProcessStats::default() }, 3);
         }
-        series
+        series.compare().map(|comparison| comparison.grown)
     }
 
     #[test]
-    fn constant_and_oscillating_series_are_flat() {
-        series(|_| 30 << 20).judge().unwrap();
-        series(|second| (30 << 20) + ((second % 7) << 20)).judge().unwrap();
+    fn what_stays_or_swings_is_flat_and_what_grows_is_named_however_slowly() {
+        assert_eq!(grown(400, |_| 30 << 20), Some(vec![]));
+        assert_eq!(grown(400, |second| (30 << 20) + ((second % 7) << 20)), Some(vec![]));
         // It warms up.
-        series(|second| (second.min(30) + 5) << 20).judge().unwrap();
-    }
-
-    #[test]
-    fn slow_growth_is_reported() {
-        let grown = series(|second| (30 << 20) + (second << 15)).judge().unwrap_err();
-        assert!(grown.to_string().contains("memory"), "{grown}");
-        let large = series(|_| CAP_BYTES + 1).judge().unwrap_err();
-        assert!(large.to_string().contains("came to hold"), "{large}");
-    }
-
-    #[test]
-    fn a_short_life_says_nothing() {
-        let mut series = Series::default();
-        series.push(ProcessStats::default(), 0);
-        assert!(series.judge().is_err());
-        assert_eq!(series.rows().len(), 1);
+        assert_eq!(grown(400, |second| (second.min(30) + 5) << 20), Some(vec![]));
+        assert_eq!(grown(400, |second| (30 << 20) + (second << 15)), Some(vec!["memory"]));
+        assert_eq!(grown(10, |_| 0), None);
     }
 }

@@ -53,8 +53,9 @@ pub fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let is_it =
         |message: &Value| message["target"]["name"] == binary && message["target"]["kind"][0] == "bin";
-    let built = messages.filter(is_it).filter_map(|built| built["executable"].as_str().map(PathBuf::from));
-    built.last().with_context(|| format!("cargo built no binary `{binary}`"))
+    let mut built =
+        messages.filter(is_it).filter_map(|built| built["executable"].as_str().map(PathBuf::from));
+    built.next_back().with_context(|| format!("cargo built no binary `{binary}`"))
 }
 
 /// Whether cargo sets this variable for the program it runs.

@@ -34,6 +34,8 @@ fn run_steps(rows: &mut Vec<Vec<String>>) -> Result<()> {
     Ok(())
 }
 
+type Step = fn() -> Outcome;
+
 /// A step that did not fail may say why it, or a part of it, was left out.
 type Outcome = Result<Option<&'static str>>;
 
@@ -41,7 +43,7 @@ fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
     units::row([name, &units::seconds(time), verdict])
 }
 
-const STEPS: [(&str, fn() -> Outcome); 15] = [
+const STEPS: [(&str, Step); 15] = [
     ("format", || cargo_with(&["fmt", "--all", "--check"])),
     ("tidy", || tidy::run(&tidy::Args::compare()).map(|()| None)),
     ("clippy", || clippy(&["--workspace", "--all-targets"])),

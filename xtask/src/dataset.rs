@@ -118,7 +118,8 @@ fn deep_path(root: &Path, noise: &mut Rng) -> Result<()> {
     write_noise(&directory.join("bottom"), 1000, noise)
 }
 
-fn make_directory(path: &Path) -> Result<()> {
+/// Makes a directory and those that it is in.
+pub fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("cannot make {path:?}"))
 }
 

@@ -18,9 +18,6 @@ use xtask::scratch::Scratch;
 use xtask::tree::{self, Survey};
 use xtask::units;
 
-use self::changes::Side;
-
-/// What the user typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Directory to send [default: a generated data set]
@@ -87,7 +84,6 @@ fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
     Ok(source)
 }
 
-/// What all parts need.
 struct Demo<'a> {
     shiplane: &'a Shiplane,
     source: PathBuf,
@@ -175,8 +171,7 @@ impl Demo<'_> {
         let same = sync("")?;
         ensure!(same.moved_bytes() == 0, "the copies are equal, and yet {same:?}");
         println!("changing both, and syncing again");
-        changes::make(&ours.join(name), Side::Ours)?;
-        changes::make(&theirs.join(name), Side::Theirs)?;
+        changes::make(&ours.join(name), &theirs.join(name))?;
         let synced = sync("synced")?;
         self.expect_equal(ours, theirs)?;
         changes::expect_both(&ours.join(name))?;

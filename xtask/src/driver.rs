@@ -41,12 +41,12 @@ pub enum Access {
 impl Shiplane {
     /// The one at `binary` if that is given, else builds it in release.
     pub fn built(binary: Option<&Path>) -> Result<Self> {
-        let Some(binary) = binary else {
-            println!("building shiplane in release");
-            return cargo::build_release("shiplane-cli", "shiplane").map(Self::at);
-        };
-        let binary = binary.canonicalize().with_context(|| format!("cannot find {}", binary.display()))?;
-        Ok(Self::at(binary))
+        if let Some(binary) = binary {
+            let found = binary.canonicalize();
+            return found.map(Self::at).with_context(|| format!("cannot find {}", binary.display()));
+        }
+        println!("building shiplane in release");
+        cargo::build_release("shiplane-cli", "shiplane").map(Self::at)
     }
 
     /// Builds it for the demo.
@@ -70,16 +70,13 @@ impl Shiplane {
 
     /// `shiplane` with the directory `home` for its own, no arguments yet.
     pub fn command(&self, home: &Path) -> Command {
-        let mut command = match self.address_space_bytes {
-            Some(bytes) => {
-                // The shell becomes the program.
-                let mut shell = Command::new("sh");
-                let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", bytes >> 10);
-                shell.args(["-c", &script]).arg(&self.binary);
-                shell
-            }
-            None => Command::new(&self.binary),
-        };
+        let mut command = Command::new(&self.binary);
+        if let Some(bytes) = self.address_space_bytes {
+            // The shell becomes the program.
+            command = Command::new("sh");
+            let script = format!("ulimit -v {} && exec \"$0\" \"$@\"", bytes >> 10);
+            command.args(["-c", &script]).arg(&self.binary);
+        }
         command.env("SHIPLANE_HOME", home).env_remove("SHIPLANE_TICKET");
         command
     }
@@ -180,9 +177,7 @@ impl Server {
     /// Ctrl-C: it drains and ends with code 0, and its standard output held the ticket and nothing else.
     pub fn stop(self) -> Result<Ended> {
         let ended = self.running.stop(STOP_LIMIT)?.expect_success(SERVE)?;
-        if !ended.lines.is_empty() {
-            bail!("the server printed more than its ticket: {:?}", ended.lines);
-        }
+        ensure!(ended.lines.is_empty(), "the server printed more than its ticket: {:?}", ended.lines);
         Ok(ended)
     }
 
@@ -222,12 +217,9 @@ impl Done {
         for line in lines {
             done = serde_json::from_str(line).with_context(|| format!("this event is no JSON: {line:?}"))?;
         }
-        if done["event"] != "done" {
-            bail!("the last event is not `done` but {done}");
-        }
-        if done["durable"] == false || done["left_out"].as_u64().is_some_and(|left| left > 0) {
-            bail!("it is not durable, or has left something alone: {done}");
-        }
+        ensure!(done["event"] == "done", "the last event is not `done` but {done}");
+        let has_left = done["left_out"].as_u64().is_some_and(|left| left > 0);
+        ensure!(done["durable"] != false && !has_left, "not durable, or something was left out: {done}");
         let number = |field: &str| done[field].as_u64().unwrap_or_default();
         Ok(Self {
             total_bytes: number("bytes_total"),

@@ -16,13 +16,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use xtask::process::{self, Running};
 use xtask::{cargo, units};
 
 pub(crate) use self::coverage::as_compiler;
 
-/// What to fuzz, and for how long.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Minutes per target
@@ -58,9 +57,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     println!("{}", units::table(&rows));
-    if !broken.is_empty() {
-        bail!("broken: {}; what breaks them is in crates/*/corpus/*/found-*", broken.join(", "));
-    }
+    let all_hold = broken.is_empty();
+    ensure!(all_hold, "broken: {}; what breaks them is in crates/*/corpus/*/found-*", broken.join(", "));
     Ok(())
 }
 
@@ -75,26 +73,21 @@ struct Target {
     name: String,
 }
 
-/// The result of one target.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     inputs: u64,
     covered: u64,
-    /// What it said at the end.
     failure: Option<String>,
 }
 
 fn build() -> Result<PathBuf> {
-    if !can_be_built() {
-        bail!("libFuzzer needs a C++ compiler: install g++ or clang++");
-    }
+    ensure!(can_be_built(), "libFuzzer needs a C++ compiler: install g++ or clang++");
     let mut command = cargo::cargo();
     command.args(["build", "--locked", "--package", PACKAGE, "--bin", PACKAGE, "--features", "libfuzzer"]);
     coverage::measure(&mut command)?;
     cargo::executable_of(&mut command, PACKAGE)
 }
 
-/// What the fuzzer says it has.
 fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
     let listed = process::output("the fuzzer", Command::new(fuzzer).env_remove(CHOICE))?;
     let target = |line: &str| {
@@ -105,11 +98,9 @@ fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
 }
 
 fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
+    let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
     for name in names {
-        if !targets.iter().any(|target| target.name == *name) {
-            let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
-            bail!("there is no target {name}; there are {}", known.join(", "));
-        }
+        ensure!(known.contains(&name.as_str()), "there is no target {name}; there are {}", known.join(", "));
     }
     Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
 }

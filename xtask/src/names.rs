@@ -4,46 +4,25 @@ use std::ffi::OsString;
 
 /// File names.
 pub(crate) fn odd() -> Vec<OsString> {
-    let mut names: Vec<OsString> = EVERYWHERE.iter().map(OsString::from).collect();
-    if !cfg!(windows) {
-        names.extend(OUTSIDE_WINDOWS.iter().map(OsString::from));
+    let outside_windows = OUTSIDE_WINDOWS.iter().filter(|_| !cfg!(windows));
+    let mut names: Vec<OsString> = EVERYWHERE.iter().chain(outside_windows).map(OsString::from).collect();
+    // Exactly the 255 bytes that are allowed: a temporary name made by appending to it does not fit.
+    names.push(OsString::from("n".repeat(251) + ".txt"));
+    names.push(OsString::from("caf\u{e9}"));
+    // Other systems fold or refuse these.
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStringExt as _;
+        names.push(OsString::from_vec(b"not utf-8 \xff\xfe".to_vec()));
+        // The one above to a reader, in another normal form.
+        names.extend(["cafe\u{301}", "Case", "case"].map(OsString::from));
     }
-    names.push(longest());
-    names.extend(linux_only());
     names
 }
 
 /// Directory names.
 pub(crate) fn odd_directories() -> Vec<OsString> {
     ["-rf", "a b", "50%", "~"].map(OsString::from).to_vec()
-}
-
-/// A component of exactly the 255 bytes that are allowed: a temporary name made by appending to it
-/// does not fit.
-fn longest() -> OsString {
-    let mut name = "n".repeat(251);
-    name.push_str(".txt");
-    OsString::from(name)
-}
-
-/// Other systems fold or refuse these.
-#[cfg(target_os = "linux")]
-fn linux_only() -> Vec<OsString> {
-    use std::os::unix::ffi::OsStringExt as _;
-    let bytes: [&[u8]; 5] = [
-        b"not utf-8 \xff\xfe",
-        // The same name twice to a reader, in two normal forms.
-        "caf\u{e9}".as_bytes(),
-        "cafe\u{301}".as_bytes(),
-        b"Case",
-        b"case",
-    ];
-    bytes.iter().map(|name| OsString::from_vec(name.to_vec())).collect()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn linux_only() -> Vec<OsString> {
-    vec![OsString::from("caf\u{e9}")]
 }
 
 const EVERYWHERE: [&str; 10] = [

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{ChildStdin, Command, Stdio};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -34,8 +34,8 @@ pub struct Running {
     pid: u32,
     ending: Arc<Ending>,
     stdin: Option<ChildStdin>,
-    stdout: Option<Lines>,
-    stderr: Option<Lines>,
+    stdout: Option<Receiver<String>>,
+    stderr: Option<Receiver<String>>,
 }
 
 /// Whether and how a process has ended, set by the thread that waits for it. Its pid may then belong to another process.
@@ -91,11 +91,10 @@ impl Running {
     /// Starts `command`; `name` is what failures call it. Piped outputs are read to their ends on threads of their own, so
     /// that the child never blocks.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
-        let mut child = command
-            .spawn()
-            .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
+        let cannot = |program: &OsStr| format!("cannot start {name} ({})", program.to_string_lossy());
+        let mut child = command.spawn().with_context(|| cannot(command.get_program()))?;
         let stdin = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take().map(Lines::of), child.stderr.take().map(Lines::of));
+        let (stdout, stderr) = (child.stdout.take().map(lines_of), child.stderr.take().map(lines_of));
         let (pid, ending) = (child.id(), Arc::<Ending>::default());
         let told = Arc::clone(&ending);
         // The kernel tells a thread of its end: a parent that looks again and again would take time from the programs that
@@ -124,7 +123,7 @@ impl Running {
         stdout: impl Read + Send + 'static,
         stderr: impl Read + Send + 'static,
     ) -> Self {
-        let (stdout, stderr) = (Some(Lines::of(stdout)), Some(Lines::of(stderr)));
+        let (stdout, stderr) = (Some(lines_of(stdout)), Some(lines_of(stderr)));
         Self { name: name.to_owned(), pid, ending, stdin: None, stdout, stderr }
     }
 
@@ -151,22 +150,22 @@ impl Running {
 
     /// The next line of standard output; `None` when it has ended or `limit` has passed.
     pub fn next_line(&self, limit: Duration) -> Result<Option<String>> {
-        self.stdout.as_ref().map_or(Ok(None), |lines| lines.next_within(limit))
+        next_of(self.stdout.as_ref(), limit)
     }
 
     /// The next line of standard error, likewise.
     pub fn next_said(&self, limit: Duration) -> Result<Option<String>> {
-        self.stderr.as_ref().map_or(Ok(None), |lines| lines.next_within(limit))
+        next_of(self.stderr.as_ref(), limit)
     }
 
     /// The lines of standard output that have come and were not asked for yet.
     pub fn lines_until_now(&self) -> Vec<String> {
-        self.stdout.iter().flat_map(|lines| lines.lines.try_iter()).collect()
+        self.stdout.iter().flat_map(Receiver::try_iter).collect()
     }
 
     /// The same of standard error.
     pub fn said_until_now(&self) -> Vec<String> {
-        self.stderr.iter().flat_map(|lines| lines.lines.try_iter()).collect()
+        self.stderr.iter().flat_map(Receiver::try_iter).collect()
     }
 
     /// Whether it has ended.
@@ -176,21 +175,17 @@ impl Running {
 
     /// Waits for its end, however it comes; false if it has not within `limit`.
     pub fn ends_within(&self, limit: Duration) -> Result<bool> {
-        Ok(self.exit_within(limit)?.is_some())
-    }
-
-    fn exit_within(&self, limit: Duration) -> Result<Option<Exit>> {
-        listening(limit, |wait| self.ending.within(wait))
+        Ok(listening(limit, |wait| self.ending.within(wait))?.is_some())
     }
 
     /// Waits for its end, however it comes.
     pub fn wait(mut self, limit: Duration) -> Result<Ended> {
-        let exit = self.exit_within(limit)?;
+        let exit = listening(limit, |wait| self.ending.within(wait))?;
         if exit.is_none() {
             self.signal(Signal::Kill)?;
         }
-        let lines = self.stdout.take().map(Lines::rest).unwrap_or_default();
-        let said = self.stderr.take().map(Lines::rest).unwrap_or_default().join("\n");
+        let lines: Vec<_> = self.stdout.take().into_iter().flatten().collect();
+        let said = self.stderr.take().into_iter().flatten().collect::<Vec<_>>().join("\n");
         let Some(Exit { code, used }) = exit else {
             bail!("{} did not end within {} s; killed; {}", self.name, limit.as_secs(), told(&said, &lines));
         };
@@ -236,11 +231,10 @@ impl Ended {
 
 /// The end of what a program printed.
 fn told(said: &str, lines: &[String]) -> String {
-    let said: Vec<&str> = said.lines().collect();
-    let said = said[said.len().saturating_sub(TOLD_LINES)..].join("\n  ");
-    match (said.is_empty(), lines.last()) {
-        (true, None) => "it printed nothing".to_owned(),
-        (_, last) => format!("it said: {said}\n  {}", last.map_or("", String::as_str)),
+    let said: Vec<&str> = said.lines().chain(lines.last().map(String::as_str)).collect();
+    match &said[said.len().saturating_sub(TOLD_LINES)..] {
+        [] => "it printed nothing".to_owned(),
+        said => format!("it said: {}", said.join("\n  ")),
     }
 }
 
@@ -281,40 +275,28 @@ impl Ending {
     }
 }
 
-/// Lines of a pipe, read on a thread.
-struct Lines {
-    lines: mpsc::Receiver<String>,
-    reader: JoinHandle<()>,
+/// The lines of a pipe, read on a thread; they end when it does.
+fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            // The lines are not needed any more: go on reading, or the writer would block on a full pipe.
+            let _unheard = sender.send(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+    lines
 }
 
-impl Lines {
-    fn of(pipe: impl Read + Send + 'static) -> Self {
-        let (sender, lines) = mpsc::channel();
-        let reader = std::thread::spawn(move || {
-            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
-                // The lines are not needed any more: go on reading, or the writer would block on a full pipe.
-                let _unheard = sender.send(String::from_utf8_lossy(&line).into_owned());
-            }
-        });
-        Self { lines, reader }
-    }
-
-    fn next_within(&self, limit: Duration) -> Result<Option<String>> {
-        let next = listening(limit, |wait| {
-            Ok(match self.lines.recv_timeout(wait) {
-                Ok(line) => Some(Some(line)),
-                Err(mpsc::RecvTimeoutError::Disconnected) => Some(None),
-                Err(mpsc::RecvTimeoutError::Timeout) => None,
-            })
-        });
-        Ok(next?.flatten())
-    }
-
-    fn rest(self) -> Vec<String> {
-        // It panics only if reading did, and then what it sent before still counts.
-        let _ended = self.reader.join();
-        self.lines.into_iter().collect()
-    }
+fn next_of(lines: Option<&Receiver<String>>, limit: Duration) -> Result<Option<String>> {
+    let Some(lines) = lines else { return Ok(None) };
+    let next = listening(limit, |wait| {
+        Ok(match lines.recv_timeout(wait) {
+            Ok(line) => Some(Some(line)),
+            Err(RecvTimeoutError::Disconnected) => Some(None),
+            Err(RecvTimeoutError::Timeout) => None,
+        })
+    });
+    Ok(next?.flatten())
 }
 
 /// Waits for an answer at most so long, a little at a time, so that Ctrl-C is heard.
@@ -398,10 +380,9 @@ mod platform {
     }
 }
 
+#[cfg(unix)]
 #[cfg(test)]
 mod tests {
-    #![cfg(unix)]
-
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
 

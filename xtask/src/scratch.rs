@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use crate::units;
@@ -45,14 +45,11 @@ impl Scratch {
     /// Fails unless `bytes` more fit, so that a full disk is not met half-way.
     pub fn expect_room(&self, bytes: u64) -> Result<()> {
         let free = free_bytes(self.path())?;
-        if free < bytes {
-            bail!(
-                "{} has {} free and this needs {}; set TMPDIR to a directory with room",
-                self.path().display(),
-                units::bytes(free),
-                units::bytes(bytes),
-            );
-        }
+        let (place, has, needs) = (self.path().display(), units::bytes(free), units::bytes(bytes));
+        ensure!(
+            free >= bytes,
+            "{place} has {has} free and this needs {needs}; set TMPDIR to a directory with room"
+        );
         Ok(())
     }
 

@@ -87,10 +87,8 @@ pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Differe
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             continue;
         }
-        let difference = match copies.remove(&path) {
-            None => Some(Difference::Missing),
-            Some(copied) => differ(&entry, &copied)?,
-        };
+        let copied = copies.remove(&path);
+        let difference = copied.map_or(Ok(Some(Difference::Missing)), |copied| differ(&entry, &copied))?;
         found.extend(difference.map(|difference| (path, difference)));
     }
     found.extend(copies.into_keys().map(|path| (path, Difference::Extra)));
@@ -114,15 +112,9 @@ fn expect_none(original: &Path, copy: &Path, found: Vec<(PathBuf, Difference)>) 
         return Ok(());
     }
     // Debug, because names may hold what a terminal obeys.
-    let shown: Vec<_> =
-        found.iter().take(SHOWN).map(|(path, what)| format!("  {path:?}: {what:?}")).collect();
-    bail!(
-        "{} differs from {} in {} places:\n{}",
-        copy.display(),
-        original.display(),
-        found.len(),
-        shown.join("\n")
-    );
+    let shown = found.iter().take(SHOWN).map(|(path, what)| format!("\n  {path:?}: {what:?}"));
+    let shown: String = shown.collect();
+    bail!("{} differs from {} in {} places:{shown}", copy.display(), original.display(), found.len());
 }
 
 /// Fails unless every name beneath `found` stands for what it stands for in `old` or in `new`, whole: nothing in
@@ -155,10 +147,8 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
 
 /// Whether the name is there and stands for the same beneath both.
 pub fn is_same_at(path: &Path, one: &Path, other: &Path) -> Result<bool> {
-    match (entry_at(&one.join(path)), entry_at(&other.join(path))) {
-        (Ok(one), Ok(other)) => Ok(differ(&one, &other)?.is_none()),
-        (Err(_), _) | (_, Err(_)) => Ok(false),
-    }
+    let [one, other] = [one, other].map(|root| entry_at(&root.join(path)));
+    Ok(matches!((one, other), (Ok(one), Ok(other)) if differ(&one, &other)?.is_none()))
 }
 
 /// All names beneath `root`.
@@ -168,10 +158,8 @@ pub fn names(root: &Path) -> Result<Vec<PathBuf>> {
 
 /// Fails unless two files hold the same bytes.
 pub fn expect_same_content(original: &Path, copy: &Path) -> Result<()> {
-    match first_different_byte(original, copy)? {
-        None => Ok(()),
-        Some(offset) => bail!("{copy:?} differs from byte {offset} on"),
-    }
+    let different = first_different_byte(original, copy)?;
+    different.map_or(Ok(()), |offset| bail!("{copy:?} differs from byte {offset} on"))
 }
 
 /// Copies a tree with modes, times and extended attributes into the directory `to`, which is created.

@@ -1,7 +1,6 @@
 //! The parts of shiplane, each on one thread: `cargo bench -p shiplane-benches`, or with a name at the end
 //! for one of them. What they add up to is measured by `cargo xtask bench`, calls by the program `rpc_flow`.
 
-mod chunking;
 mod congestion;
 mod frame;
 mod hashing;
@@ -10,7 +9,7 @@ mod manifest;
 use criterion::{criterion_group, criterion_main};
 use shiplane_benches::Failure;
 
-criterion_group!(parts, frame::bench, hashing::bench, manifest::bench, chunking::bench, congestion::bench);
+criterion_group!(parts, frame::bench, hashing::bench, manifest::bench, congestion::bench);
 criterion_main!(parts);
 
 /// Hands a bench's failure to criterion, which knows none.

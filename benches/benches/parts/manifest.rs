@@ -51,22 +51,19 @@ fn decode(encoded: &Bytes) -> Result<u64, Failure> {
 fn manifest() -> Manifest {
     let mut manifest = Manifest::new();
     for at in 0..FILES {
-        let digest = Digest::blake3(&at.to_le_bytes());
-        let stamp = Stamp { mode: 0o644, mtime: mtime(at) };
-        let file = FileState { size_bytes: at, digest, stamp };
-        manifest.insert(path(at), Node::File(file));
+        let (digest, stamp) = (Digest::blake3(&at.to_le_bytes()), Stamp { mode: 0o644, mtime: mtime(at) });
+        manifest.insert(path(at), Node::File(FileState { size_bytes: at, digest, stamp }));
     }
     manifest
 }
 
 fn entry(at: u64) -> Entry {
-    let version = Version::from_bytes([7; Version::LEN_BYTES]);
     Entry {
         kind: EntryKind::File,
         mode: 0o644,
         size_bytes: at,
         mtime: mtime(at),
-        version,
+        version: Version::from_bytes([7; Version::LEN_BYTES]),
         path: path(at),
         target: None,
         first: None,

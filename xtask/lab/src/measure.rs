@@ -79,7 +79,7 @@ enum Must {
 }
 
 /// What one run took.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Sample {
     time: Duration,
     /// Of content, that arrived.

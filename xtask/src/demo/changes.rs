@@ -2,72 +2,51 @@
 
 use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use walkdir::WalkDir;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Ours,
-    Theirs,
-}
-
-impl Side {
-    /// A file that is new on this side, with its own name as content.
-    fn note(self) -> &'static str {
-        match self {
-            Self::Ours => "written here.txt",
-            Self::Theirs => "written there.txt",
+/// Writes a new file on each side; then here the largest file is edited, and there the smallest removed.
+pub(super) fn make(ours: &Path, theirs: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for entry in WalkDir::new(ours).sort_by_file_name() {
+        let entry = entry.context("cannot walk the copy")?;
+        if entry.file_type().is_file() {
+            files.push((entry.metadata()?.len(), entry.path().strip_prefix(ours)?.to_path_buf()));
         }
     }
-}
-
-/// Writes a new file; then here the largest file is edited, and there the smallest removed.
-pub(super) fn make(root: &Path, side: Side) -> Result<()> {
-    let files = files_by_size(root)?;
-    let note = root.join(side.note());
-    fs::write(&note, side.note()).with_context(|| format!("cannot write {}", note.display()))?;
-    // With fewer, the smallest may be the largest.
-    let ([smallest, ..], [.., largest]) = (&files[..], &files[..]) else { return Ok(()) };
-    match side {
-        Side::Ours => edit(largest).with_context(|| format!("cannot edit {}", largest.display())),
-        Side::Theirs if smallest == largest => Ok(()),
-        Side::Theirs => {
-            fs::remove_file(smallest).with_context(|| format!("cannot remove {}", smallest.display()))
-        }
+    files.sort();
+    for (root, note) in [ours, theirs].into_iter().zip(NOTES) {
+        fs::write(root.join(note), note).context("cannot write a new file")?;
     }
+    if let [(_, smallest), .., (_, largest)] = &files[..] {
+        edit(&ours.join(largest)).context("cannot edit the largest file")?;
+        fs::remove_file(theirs.join(smallest)).context("cannot remove the smallest file")?;
+    }
+    Ok(())
 }
 
 /// Fails unless each side's new file is there.
 pub(super) fn expect_both(root: &Path) -> Result<()> {
-    for side in [Side::Ours, Side::Theirs] {
-        let note = fs::read_to_string(root.join(side.note()));
-        ensure!(note.ok().as_deref() == Some(side.note()), "{} has not come through", side.note());
+    for note in NOTES {
+        ensure!(
+            fs::read_to_string(root.join(note)).is_ok_and(|text| text == note),
+            "{note} has not come through"
+        );
     }
     Ok(())
 }
 
 /// Other bytes in the middle, and some more at the end.
-fn edit(path: &Path) -> Result<()> {
+fn edit(path: &Path) -> std::io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
     let len_bytes = file.metadata()?.len();
     file.seek(SeekFrom::Start(len_bytes / 2))?;
     file.write_all(b"edited in the middle")?;
     file.seek(SeekFrom::End(0))?;
-    file.write_all(b"and longer than before")?;
-    Ok(())
+    file.write_all(b"and longer than before")
 }
 
-/// All files beneath `root`, the smallest first.
-fn files_by_size(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in WalkDir::new(root).sort_by_file_name() {
-        let entry = entry.context("cannot walk the copy")?;
-        if entry.file_type().is_file() {
-            files.push((entry.metadata()?.len(), entry.into_path()));
-        }
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, path)| path).collect())
-}
+/// The new files, with their own names as content.
+const NOTES: [&str; 2] = ["written here.txt", "written there.txt"];

@@ -22,32 +22,6 @@ pub(super) fn check(root: &Path) -> Result<Vec<Violation>> {
     Ok(violations)
 }
 
-/// What one crate may know.
-#[derive(Debug)]
-struct Layer {
-    name: &'static str,
-    /// The crates of ours beneath it.
-    may_use: &'static [&'static str],
-    /// What it must not reach by any way.
-    never: &'static [&'static str],
-    /// What it must not name itself; a lower layer may bring it.
-    not_directly: &'static [&'static str],
-}
-
-impl Layer {
-    const fn new(name: &'static str, may_use: &'static [&'static str]) -> Self {
-        Self { name, may_use, never: &[], not_directly: &[] }
-    }
-
-    const fn never(self, never: &'static [&'static str]) -> Self {
-        Self { never, ..self }
-    }
-
-    const fn not_directly(self, not_directly: &'static [&'static str]) -> Self {
-        Self { not_directly, ..self }
-    }
-}
-
 /// One member of the workspace.
 #[derive(Debug)]
 struct Package {
@@ -88,7 +62,7 @@ impl Package {
 /// What is wrong with a member. One that is no layer, as benches and chores, may use everything but the top.
 fn judge(package: &Package, closure: &BTreeSet<String>) -> Vec<String> {
     let (name, mut what) = (package.name.as_str(), Vec::new());
-    let Some(layer) = LAYERS.iter().find(|layer| layer.name == name) else {
+    let Some([_, may_use, never, not_directly]) = LAYERS.iter().find(|layer| layer[0] == name) else {
         if package.is_layered() {
             what.push(format!("{name} has no layer: give it one in xtask/src/tidy/layers.rs"));
         }
@@ -100,14 +74,14 @@ fn judge(package: &Package, closure: &BTreeSet<String>) -> Vec<String> {
     let is_ours = |name: &str| name == FRONT || name == TEST_PEERS || name.starts_with("shiplane-");
     for used in package.direct.iter().filter(|used| is_ours(used)) {
         // A crate's own tests may name it, to turn a feature on.
-        if used != name && !layer.may_use.contains(&used.as_str()) {
+        if used != name && !may_use.split(' ').any(|may_use| may_use == used) {
             what.push(format!("{name} must not use {used}: it is not beneath it"));
         }
     }
-    for used in layer.not_directly.iter().filter(|used| package.direct.contains(**used)) {
+    for used in not_directly.split(' ').filter(|used| package.direct.contains(*used)) {
         what.push(format!("{name} must not name {used}"));
     }
-    for used in layer.never.iter().filter(|used| closure.contains(**used)) {
+    for used in never.split(' ').filter(|used| closure.contains(*used)) {
         what.push(format!("{name} must not reach {used}: see `cargo tree -p {name} -i {used}`"));
     }
     if package.uses_dialect && name != DIALECT {
@@ -146,44 +120,46 @@ const TEST_PEERS: &str = "lab";
 /// What a crate names only for its tests: hostile peers, and streams that a test plays by hand.
 const FOR_TESTS: [(&str, &str); 2] = [(TOP, TEST_PEERS), (DIALECT, "quinn")];
 
-const QUINN: [&str; 3] = ["quinn", "quinn-proto", "quinn-udp"];
-
-const TERMINAL: [&str; 2] = ["clap", "indicatif"];
-
-const WIRE: &str = "shiplane-wire";
-const RPC: &str = "shiplane-rpc";
-const PLATFORM: &str = "shiplane-platform";
-const FILES: &str = "shiplane-files";
-const ACCESS: &str = "shiplane-access";
-const PROTOCOLS: &str = "shiplane-protocols";
-const REACH: &str = "shiplane-reach";
-
-/// From the bottom up. What a crate of ours may not use it cannot reach, as that holds for those that it uses.
-const LAYERS: [Layer; 11] = [
+/// From the bottom up: a crate, those of ours that it may use, what it must not reach by any way, and what it must not
+/// name itself, though a lower layer may bring it. What a crate of ours may not use it cannot reach, as that holds for
+/// those that it uses.
+const LAYERS: [[&str; 4]; 11] = [
     // No clock, no IO, no logging: what it does can be replayed byte by byte.
-    Layer::new(WIRE, &[]).never(&["tokio", "quinn", "quinn-proto", "rustls", "serde", "tracing"]),
+    ["shiplane-wire", "", "tokio quinn quinn-proto rustls serde tracing", ""],
     // Messages are bytes here; what they mean is decided above. Certificates belong to the dialect that has some.
-    Layer::new(TRANSPORT, &[WIRE]).never(&["serde", "rcgen"]),
-    Layer::new(RPC, &[WIRE, TRANSPORT]).not_directly(&QUINN),
-    Layer::new(PLATFORM, &[WIRE]).never(&["tokio", "futures", "serde"]),
+    [TRANSPORT, "shiplane-wire", "serde rcgen", ""],
+    ["shiplane-rpc", "shiplane-wire shiplane-transport", "", QUINN],
+    ["shiplane-platform", "shiplane-wire", "tokio futures serde", ""],
     // The disk alone: what it does blocks.
-    Layer::new(FILES, &[WIRE, PLATFORM]).never(&["tokio", "futures", "serde"]),
+    ["shiplane-files", "shiplane-wire shiplane-platform", "tokio futures serde", ""],
     // It decides; what is asked of it, and how, is above.
-    Layer::new(ACCESS, &[WIRE, TRANSPORT, FILES]).never(&["serde"]).not_directly(&[
-        "quinn",
-        "quinn-proto",
-        "quinn-udp",
-        "tokio",
-    ]),
-    Layer::new(PROTOCOLS, &[WIRE, TRANSPORT, RPC, FILES, ACCESS]).never(&TERMINAL).not_directly(&QUINN),
+    [
+        "shiplane-access",
+        "shiplane-wire shiplane-transport shiplane-files",
+        "serde",
+        "quinn quinn-proto quinn-udp tokio",
+    ],
+    [
+        "shiplane-protocols",
+        "shiplane-wire shiplane-transport shiplane-rpc shiplane-files shiplane-access",
+        TERMINAL,
+        QUINN,
+    ],
     // What is sent once the peer is found is decided above.
-    Layer::new(REACH, &[WIRE, TRANSPORT, RPC]).never(&TERMINAL).not_directly(&QUINN),
-    Layer::new(FRONT, &[REACH, WIRE, TRANSPORT, RPC, FILES, ACCESS, PROTOCOLS])
-        .never(&TERMINAL)
-        .not_directly(&QUINN),
-    Layer::new(DIALECT, &[WIRE, TRANSPORT, RPC]).not_directly(&QUINN),
-    Layer::new(TOP, &[FRONT, DIALECT]).not_directly(&QUINN),
+    ["shiplane-reach", "shiplane-wire shiplane-transport shiplane-rpc", TERMINAL, QUINN],
+    [
+        FRONT,
+        "shiplane-reach shiplane-wire shiplane-transport shiplane-rpc shiplane-files shiplane-access shiplane-protocols",
+        TERMINAL,
+        QUINN,
+    ],
+    [DIALECT, "shiplane-wire shiplane-transport shiplane-rpc", "", QUINN],
+    [TOP, "shiplane shiplane-octopii", "", QUINN],
 ];
+
+const QUINN: &str = "quinn quinn-proto quinn-udp";
+
+const TERMINAL: &str = "clap indicatif";
 
 #[cfg(test)]
 mod tests {

@@ -218,7 +218,7 @@ pub(super) fn leaves(tree: &UseTree) -> Vec<Leaf> {
             let name = path.ident.to_string();
             let below = leaves(&path.tree).into_iter().map(|(path, brought)| match brought.as_deref() {
                 Some("self") => (vec![name.clone()], Some(name.clone())),
-                _ => ([&[name.clone()], &path[..]].concat(), brought),
+                _ => ([std::slice::from_ref(&name), &path].concat(), brought),
             });
             below.collect()
         }

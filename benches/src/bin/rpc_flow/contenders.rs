@@ -117,7 +117,11 @@ pub(crate) struct BareQuinn {
 
 impl BareQuinn {
     pub(crate) async fn connect() -> Result<Self, Failure> {
-        let (connection, endpoint) = connect_bare(async |connection| {
+        let server = serve(async |told| {
+            let config = test_support::server_config(&Identity::generate()?, &anyone(), ALPN)?;
+            let endpoint = quinn::Endpoint::server(config, localhost())?;
+            told.send(endpoint.local_addr()?)?;
+            let connection = endpoint.accept().await.ok_or("closed")?.await?;
             while let Ok((mut send, mut recv)) = connection.accept_bi().await {
                 tokio::spawn(async move {
                     let body = recv.read_to_end(MAX_BODY_LEN_BYTES).await?;
@@ -127,8 +131,10 @@ impl BareQuinn {
                 });
             }
             Ok(())
-        })
-        .await?;
+        })?;
+        let config = test_support::client_config(&Identity::generate()?, &anyone(), ALPN)?;
+        let endpoint = quinn::Endpoint::client(localhost())?;
+        let connection = endpoint.connect_with(config, server, test_support::SERVER_NAME)?.await?;
         Ok(Self { connection, _endpoint: endpoint })
     }
 }
@@ -142,24 +148,6 @@ impl Echo for BareQuinn {
         send.finish()?;
         Ok(recv.read_to_end(MAX_BODY_LEN_BYTES).await?.into())
     }
-}
-
-/// Starts a server of bare quinn and connects to it.
-async fn connect_bare<F>(
-    server: impl FnOnce(quinn::Connection) -> F + Send + 'static,
-) -> Result<(quinn::Connection, quinn::Endpoint), Failure>
-where
-    F: Future<Output = Result<(), Failure>>,
-{
-    let server = serve(async |told| {
-        let config = test_support::server_config(&Identity::generate()?, &anyone(), ALPN)?;
-        let endpoint = quinn::Endpoint::server(config, localhost())?;
-        told.send(endpoint.local_addr()?)?;
-        server(endpoint.accept().await.ok_or("closed")?.await?).await
-    })?;
-    let config = test_support::client_config(&Identity::generate()?, &anyone(), ALPN)?;
-    let endpoint = quinn::Endpoint::client(localhost())?;
-    Ok((endpoint.connect_with(config, server, test_support::SERVER_NAME)?.await?, endpoint))
 }
 
 /// Over TCP, without encryption.

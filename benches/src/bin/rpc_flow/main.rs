@@ -44,25 +44,20 @@ fn main() -> Result<(), Failure> {
     let args = Args::parse();
     runtime()?.block_on(async {
         let mut figures = Figures::default();
-        side_by_side(&args, &mut figures).await?;
-        beside_bulk(&args, &mut figures).await?;
+        let shiplane = Arc::new(Shiplane::connect().await?);
+        let quinn = Arc::new(BareQuinn::connect().await?);
+        let tarpc = Arc::new(Tarpc::connect().await?);
+        for _ in 0..args.rounds {
+            for &in_flight in &args.in_flight {
+                round(&args, &shiplane, in_flight, &mut figures).await?;
+                round(&args, &quinn, in_flight, &mut figures).await?;
+                round(&args, &tarpc, in_flight, &mut figures).await?;
+            }
+            beside_bulk(&args, &mut figures).await?;
+        }
         figures.print(BareQuinn::NAME);
         Ok(())
     })
-}
-
-async fn side_by_side(args: &Args, figures: &mut Figures) -> Result<(), Failure> {
-    let shiplane = Arc::new(Shiplane::connect().await?);
-    let quinn = Arc::new(BareQuinn::connect().await?);
-    let tarpc = Arc::new(Tarpc::connect().await?);
-    for _ in 0..args.rounds {
-        for &in_flight in &args.in_flight {
-            round(args, &shiplane, in_flight, figures).await?;
-            round(args, &quinn, in_flight, figures).await?;
-            round(args, &tarpc, in_flight, figures).await?;
-        }
-    }
-    Ok(())
 }
 
 async fn round<E: Echo>(
@@ -111,18 +106,16 @@ async fn calls<E: Echo>(echo: &Arc<E>, callers: usize, duration: Duration) -> Re
 
 /// Calls one at a time while chunks go the same way, as many lanes at a time as a transfer has.
 async fn beside_bulk(args: &Args, figures: &mut Figures) -> Result<(), Failure> {
-    for _ in 0..args.rounds {
-        let shiplane = Arc::new(Shiplane::connect().await?);
-        let sent_bytes = Arc::new(AtomicU64::new(0));
-        let _bulk = shiplane.start_bulk(&sent_bytes);
-        // A second, so that the window is open and the path known.
-        calls(&shiplane, 1, Duration::from_secs(1)).await?;
-        let (began, before) = (Instant::now(), sent_bytes.load(Ordering::Relaxed));
-        let mut sample = calls(&shiplane, 1, Duration::from_millis(args.each_ms) * 3).await?;
-        let bytes = sent_bytes.load(Ordering::Relaxed) - before;
-        sample[3] = bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
-        figures.add("shiplane beside bulk", 1, sample);
-    }
+    let shiplane = Arc::new(Shiplane::connect().await?);
+    let sent_bytes = Arc::new(AtomicU64::new(0));
+    let _bulk = shiplane.start_bulk(&sent_bytes);
+    // A second, so that the window is open and the path known.
+    calls(&shiplane, 1, Duration::from_secs(1)).await?;
+    let (began, before) = (Instant::now(), sent_bytes.load(Ordering::Relaxed));
+    let mut sample = calls(&shiplane, 1, Duration::from_millis(args.each_ms) * 3).await?;
+    let bytes = sent_bytes.load(Ordering::Relaxed) - before;
+    sample[3] = bytes as f64 / 1e6 / began.elapsed().as_secs_f64();
+    figures.add("shiplane beside bulk", 1, sample);
     Ok(())
 }
 

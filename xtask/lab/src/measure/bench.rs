@@ -11,7 +11,6 @@ use super::report::{self, Section};
 use super::workload::{DIRECTORIES, EDITS, Workload};
 use super::{LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
 
-/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What is measured
@@ -110,7 +109,6 @@ impl Args {
     }
 }
 
-/// Measures and prints the table.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let row = args.row();
     // Built before the network of the machine may be left behind.

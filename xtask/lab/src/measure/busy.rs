@@ -12,7 +12,6 @@ pub(crate) struct Busy {
 }
 
 impl Busy {
-    /// Starts them.
     pub(crate) fn start() -> Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let start = |_| {

@@ -7,11 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use xtask::cargo;
-use xtask::process::{Running, Usage};
+use xtask::process::Running;
 
 use super::Sample;
 use super::link::{Link, RECEIVER};
-use super::transfer::End;
 
 /// What a flow measured of itself.
 #[derive(Clone, Copy, Debug)]
@@ -26,19 +25,11 @@ pub(super) struct Measured {
 impl Measured {
     /// As a run of a program.
     pub(super) fn sample(&self) -> Sample {
-        Sample {
-            time: Duration::from_secs_f64(self.seconds),
-            bytes: (self.mbit_s * 125_000.0 * self.seconds) as u64,
-            end: End::Done,
-            server: Usage::default(),
-            client: Usage::default(),
-            wire_bytes: None,
-            resent_percent: None,
-        }
+        let (time, bytes) = (Duration::from_secs_f64(self.seconds), self.mbit_s * 125_000.0 * self.seconds);
+        Sample { time, bytes: bytes as u64, ..Sample::default() }
     }
 }
 
-/// A flow under way.
 pub(super) struct Flow {
     sender: Running,
     limit: Duration,
@@ -68,7 +59,6 @@ impl Flow {
         Ok(Self { sender, limit: Duration::from_secs(seconds + 120), _receiver: receiver })
     }
 
-    /// Waits for its end.
     pub(super) fn finish(self) -> Result<Measured> {
         let text = self.sender.wait(self.limit)?.expect_success("lane_flow send")?.lines.concat();
         let figures: Value = serde_json::from_str(&text).context("lane_flow printed no JSON")?;
@@ -83,7 +73,6 @@ impl Flow {
     }
 }
 
-/// Builds the program.
 pub(super) fn build() -> Result<PathBuf> {
     println!("building lane_flow in release");
     cargo::build_release("shiplane-benches", "lane_flow")

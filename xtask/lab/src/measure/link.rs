@@ -23,7 +23,6 @@ use crate::netns::{Namespace, ip, run};
 pub(super) struct Link {
     pub(super) conditions: Conditions,
     ends: [End; 2],
-    /// In the direction of the data.
     counts: Arc<Mutex<Counts>>,
     stop: Arc<AtomicBool>,
     relay: Option<JoinHandle<()>>,
@@ -43,7 +42,7 @@ impl Link {
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
         let ends = [End::new(name_a, SENDER)?, End::new(name_b, RECEIVER)?];
         let relay = Relay::new(conditions, seed, tun_a, tun_b);
-        let (counts, stop) = (relay.pipes[0].counts(), Arc::new(AtomicBool::new(false)));
+        let (counts, stop) = (Arc::clone(&relay.pipes[0].counts), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let relay = std::thread::spawn(move || relay.run(&stopped));
         let link = Self { conditions, ends, counts, stop, relay: Some(relay) };
@@ -53,12 +52,10 @@ impl Link {
         Ok(link)
     }
 
-    /// The end that the data comes from, at [`SENDER`].
     pub(super) fn sender(&self) -> &End {
         &self.ends[0]
     }
 
-    /// The end that the data goes to, at [`RECEIVER`].
     pub(super) fn receiver(&self) -> &End {
         &self.ends[1]
     }
@@ -95,7 +92,6 @@ pub(super) struct AllowedTcp {
 }
 
 impl AllowedTcp {
-    /// Needs root.
     pub(super) fn all() -> Result<Self> {
         let before = fs::read_to_string(ALLOWED_TCP).context("cannot ask for TCP's congestion controls")?;
         fs::write(ALLOWED_TCP, available_tcp()).context("cannot allow all of TCP's congestion controls")?;
@@ -213,7 +209,7 @@ impl Relay {
                     // A full device drops, as a full router would.
                     let _dropped = self.tuns[1 - from].send(&packet);
                 }
-                next = [next, self.pipes[from].next_leaves()].into_iter().flatten().min();
+                next = [next, self.pipes[from].link.next_at()].into_iter().flatten().min();
             }
             self.wait(next);
         }

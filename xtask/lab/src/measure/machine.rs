@@ -38,10 +38,7 @@ impl Kind {
 
 /// Processor, its features, cores and system.
 pub(super) fn described() -> String {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name =
-        cpuinfo.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
-    let processor = name.map_or(std::env::consts::ARCH, |(_, name)| name.trim());
+    let processor = cpuinfo("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // What distributions append says less.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
@@ -60,22 +57,25 @@ pub(super) fn file_system(place: &Path) -> String {
 
 /// What this processor can do of what hashing and encryption are made for.
 fn features() -> Vec<&'static str> {
-    #[cfg(target_arch = "x86_64")]
+    // As x86-64 has them, or AArch64.
+    let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
+    let has = |flag: &str| flags.split(' ').any(|has| has == flag);
     let all = [
-        (SHA, is_x86_feature_detected!("sha")),
-        ("aes", is_x86_feature_detected!("aes")),
-        ("vaes", is_x86_feature_detected!("vaes")),
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("sha_ni", SHA),
+        ("sha2", SHA),
+        ("aes", "aes"),
+        ("vaes", "vaes"),
+        ("avx2", "avx2"),
+        ("avx512f", "avx512f"),
     ];
-    #[cfg(target_arch = "aarch64")]
-    let all = [
-        (SHA, std::arch::is_aarch64_feature_detected!("sha2")),
-        ("aes", std::arch::is_aarch64_feature_detected!("aes")),
-    ];
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let all = [(SHA, false)];
-    all.into_iter().filter(|(_, is_there)| *is_there).map(|(name, _)| name).collect()
+    all.into_iter().filter(|(flag, _)| has(flag)).map(|(_, name)| name).collect()
+}
+
+/// What the kernel says of the first processor.
+fn cpuinfo(name: &str) -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 const SHA: &str = "instructions for SHA-256";

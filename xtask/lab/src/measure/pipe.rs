@@ -80,19 +80,15 @@ pub(super) struct Counts {
 /// Takes packets at one end and says when each leaves the other. Time is an argument.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    link: testlink::Link<Vec<u8>>,
+    pub(super) link: testlink::Link<Vec<u8>>,
     drops_udp: bool,
-    counts: Arc<Mutex<Counts>>,
+    pub(super) counts: Arc<Mutex<Counts>>,
 }
 
 impl Pipe {
     pub(super) fn new(conditions: Conditions, seed: u64) -> Self {
         let link = testlink::Link::new(conditions.path(seed));
         Self { link, drops_udp: conditions.drops_udp, counts: Arc::default() }
-    }
-
-    pub(super) fn counts(&self) -> Arc<Mutex<Counts>> {
-        Arc::clone(&self.counts)
     }
 
     /// Queues or drops a packet.
@@ -105,11 +101,6 @@ impl Pipe {
         if !(self.drops_udp && is_udp(packet)) {
             self.link.send(now, packet.len(), packet.to_vec());
         }
-    }
-
-    /// When the next packet leaves.
-    pub(super) fn next_leaves(&self) -> Option<Duration> {
-        self.link.next_at()
     }
 
     /// The next packet whose time has come.
@@ -154,6 +145,6 @@ mod tests {
         pipe.enter(Duration::ZERO, &[7; 40]);
         while pipe.leave(Duration::from_secs(1)).is_some() {}
         let counts = Counts { data_packets: 120, data_bytes: 120_000, carried_bytes: 100_000 };
-        assert_eq!(*pipe.counts().lock(), counts);
+        assert_eq!(*pipe.counts.lock(), counts);
     }
 }

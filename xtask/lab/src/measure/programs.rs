@@ -18,7 +18,6 @@ use super::report::Measured;
 use super::workload::{Data, ITEM, RunPaths, Workload};
 use super::{Conditions, LOOPBACK, RECEIVER, Row, SENDER};
 
-/// A program that carries files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Shiplane(Way),
@@ -93,7 +92,6 @@ pub(super) struct Job<'a> {
     source: &'a Path,
     workload: Workload,
     paths: &'a RunPaths,
-    /// Where the server is found.
     host: IpAddr,
     link: Option<Conditions>,
     /// Whether a later run goes on behind what is there.
@@ -126,7 +124,6 @@ impl Program {
         }
     }
 
-    /// What must be installed.
     fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Shiplane(Way::OverSsh) | Self::Login => &["ssh", "sshd", "ssh-keygen"],
@@ -243,12 +240,10 @@ impl Contender {
         if self.program == Program::Shiplane(Way::Sync) { Verb::Sync } else { verb }
     }
 
-    /// As the name of a directory.
     pub(super) fn slug(&self) -> String {
         self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
     }
 
-    /// As it calls itself.
     fn version(&self) -> String {
         if let Some(shiplane) = &self.shiplane {
             return format!("{}, {}", version(shiplane.binary()), shiplane.binary().display());
@@ -364,7 +359,6 @@ fn our_client(contender: &Contender, server: &Server, job: &Job<'_>) -> Result<C
     Ok(command)
 }
 
-/// Why it cannot run, if so.
 fn missing(program: Program, has_link: bool) -> Option<String> {
     let tcp = program.congestion_control().filter(|_| has_link).and_then(missing_tcp);
     let absent = || program.needs().iter().find(|name| find_program(name).is_none());
@@ -418,7 +412,6 @@ impl Serving {
         }
     }
 
-    /// Ends it, and says what it used.
     pub(super) fn stop(self) -> Result<Usage> {
         match self {
             Self::Ours(server) => Ok(server.stop()?.used),

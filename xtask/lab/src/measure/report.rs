@@ -417,11 +417,10 @@ mod tests {
         let sample = |&ms: &u64| Sample {
             time: Duration::from_millis(ms),
             bytes: 1_000_000_000,
-            end: End::Done,
             server: used,
             client: used,
             wire_bytes: Some(1_000_000),
-            resent_percent: None,
+            ..Sample::default()
         };
         let contender = Contender::other(program);
         Measured { samples: times_ms.iter().map(sample).collect(), ..Measured::new("x", Some(contender)) }

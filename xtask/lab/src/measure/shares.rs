@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -32,6 +32,7 @@ pub(super) fn measure(lane: &Path, seconds: u64, seed: u64) -> Result<Section> {
     Ok(Section::new("Shares: one lane beside one other flow, Mbit/s", rows))
 }
 
+/// Beside a flow of iperf3, whose first seconds are not counted.
 fn beside_tcp(
     lane: &Path,
     link: Conditions,
@@ -44,14 +45,21 @@ fn beside_tcp(
         return Ok(vec![format!("missing: {reason}"), String::new(), String::new(), String::new()]);
     }
     let link = Link::new(link, seed)?;
-    let tcp = Tcp::start(&link, congestion, seconds)?;
-    let started = Instant::now();
-    while started.elapsed() < Duration::from_secs(LEAD_SECONDS) {
-        interrupt::check()?;
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let mut command = Command::new("iperf3");
+    command.args(["-s", "-1", "--forceflush"]);
+    let server = link.receiver().within(|| Running::heard("iperf3 -s", &mut command))?;
+    // It prints a rule of dashes first, then that it listens.
+    while server.next_line(START_LIMIT)?.is_some_and(|line| !line.contains("listening")) {}
+    let mut command = Command::new("iperf3");
+    command.args(["-c", RECEIVER, "-C", congestion, "-J"]);
+    command.args(["-O", &LEAD_SECONDS.to_string(), "-t", &seconds.to_string()]);
+    let tcp = link.sender().within(|| Running::heard("iperf3 -c", &mut command))?;
+    tcp.ends_within(Duration::from_secs(LEAD_SECONDS))?;
     let ours = Flow::start(&link, lane, None, ENDLESS_MIB, seconds)?.finish()?;
-    Ok(cells(tcp.finish()?, ours.mbit_s, ours.lost_percent))
+    let lines = tcp.wait(Duration::from_secs(seconds + 30))?.expect_success("iperf3")?.lines;
+    let report: Value = serde_json::from_str(&lines.join("\n")).context("iperf3 printed no JSON")?;
+    let bits_s = report["end"]["sum_received"]["bits_per_second"].as_f64();
+    Ok(cells(bits_s.context("iperf3 printed no rate")? / 1e6, ours.mbit_s, ours.lost_percent))
 }
 
 /// Both start at once.
@@ -66,41 +74,6 @@ fn beside_ours(lane: &Path, link: Conditions, seconds: u64, seed: u64) -> Result
 fn cells(theirs: f64, ours: f64, lost_percent: f64) -> Vec<String> {
     let ratio = ours / theirs.max(0.1);
     vec![format!("{theirs:.1}"), format!("{ours:.1}"), format!("{ratio:.2}"), format!("{lost_percent:.1}")]
-}
-
-/// A TCP flow of iperf3 under way.
-struct Tcp {
-    _server: Running,
-    client: Running,
-    limit: Duration,
-}
-
-impl Tcp {
-    /// Starts it; the first [`LEAD_SECONDS`] are not counted. `congestion` as the kernel calls it.
-    fn start(link: &Link, congestion: &str, seconds: u64) -> Result<Self> {
-        let mut command = Command::new("iperf3");
-        command.args(["-s", "-1", "--forceflush"]);
-        let server = link.receiver().within(|| Running::heard("iperf3 -s", &mut command))?;
-        // It prints a rule of dashes first, then that it listens.
-        while let Some(line) = server.next_line(START_LIMIT)? {
-            if line.contains("listening") {
-                break;
-            }
-        }
-        let mut command = Command::new("iperf3");
-        command.args(["-c", RECEIVER, "-C", congestion, "-J"]);
-        command.args(["-O", &LEAD_SECONDS.to_string(), "-t", &seconds.to_string()]);
-        let client = link.sender().within(|| Running::heard("iperf3 -c", &mut command))?;
-        Ok(Self { _server: server, client, limit: Duration::from_secs(LEAD_SECONDS + seconds + 30) })
-    }
-
-    /// Mbit/s that arrived.
-    fn finish(self) -> Result<f64> {
-        let lines = self.client.wait(self.limit)?.expect_success("iperf3")?.lines;
-        let report: Value = serde_json::from_str(&lines.join("\n")).context("iperf3 printed no JSON")?;
-        let bits_s = report["end"]["sum_received"]["bits_per_second"].as_f64();
-        Ok(bits_s.context("iperf3 printed no rate")? / 1e6)
-    }
 }
 
 /// Without loss, which alone would starve TCP's Cubic.

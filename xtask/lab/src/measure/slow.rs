@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use testlink::Rng;
-use xtask::dataset::noisy_file;
+use xtask::dataset::{make_directory, noisy_file};
 use xtask::driver::{Shiplane, Verb};
 use xtask::process::find_program;
 use xtask::scratch::Scratch;
@@ -17,7 +17,7 @@ use xtask::{interrupt, tree, units};
 use super::programs::{Contender, Job, Program, Programs};
 use super::report::{Section, dash, yes_or_no};
 use super::transfer::{Finished, most_said};
-use super::workload::{Data, ITEM, Workload, make_directory};
+use super::workload::{Data, ITEM, Workload};
 use super::{Conditions, Ends, Link, Measurement, wan};
 
 /// What is transferred, over what, and when it is killed.

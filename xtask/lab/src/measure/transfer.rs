@@ -19,7 +19,6 @@ pub(super) struct Ends<'a> {
     pub(super) verb: Verb,
 }
 
-/// A client that has ended.
 pub(super) struct Finished {
     pub(super) ended: Ended,
     /// It was killed once its time was over.
@@ -27,9 +26,9 @@ pub(super) struct Finished {
     pub(super) time: Duration,
 }
 
-/// How a run ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum End {
+    #[default]
     Done,
     /// We killed it.
     Stopped,
@@ -101,7 +100,6 @@ pub(super) fn most_said(lines: &[String], field: &str) -> u64 {
     lines.iter().filter_map(said).max().unwrap_or(0)
 }
 
-/// Kills a client with its children.
 fn kill_group(client: &Running) -> Result<()> {
     let group = Pid::from_raw(client.pid().try_into()?).context("a client without a process id")?;
     kill_process_group(group, Signal::KILL).context("cannot kill a client")

@@ -21,7 +21,6 @@ use super::workload::Workload;
 use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow};
 use crate::run::Missing;
 
-/// The arguments.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Run two quick rows once each, without the lane alone
@@ -61,7 +60,6 @@ pub(crate) fn missing() -> Option<&'static str> {
     find_program("ip").is_none().then_some("cannot find `ip`: install iproute2")
 }
 
-/// Measures the rows and prints the tables.
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(reason) = missing() {
         bail!(Missing(reason.to_owned()));
@@ -80,11 +78,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let _tcp = AllowedTcp::all()?;
     let runs = if args.short { 1 } else { args.runs };
     let mut bench = Measurement { programs, scratch, lane, runs, seed: args.seed };
-    let head = format!(
-        "# Wide-area links\n\n{HEAD}\n\nMachine: {}. TCP: {}.",
-        machine::described(),
-        available_tcp()
-    );
+    let head =
+        format!("# Wide-area links\n\n{HEAD}\nMachine: {}. TCP: {}.", machine::described(), available_tcp());
     println!("{head}");
     let publish = |section: Section| {
         println!("\n{}", section.text());
@@ -120,7 +115,6 @@ fn chosen(only: &[String]) -> Result<Vec<Row>> {
 /// What `--only` calls the table of shares.
 const SHARES: &str = "shares";
 
-/// Two quick rows.
 const SHORT: [&str; 2] = ["1mb-50", "push"];
 
 /// The data of all rows, and a copy of the largest.
@@ -218,26 +212,8 @@ const ROWS: [Row; 32] = [
     over_ssh("ssh-200-200-0-no-udp", without_udp(FAR), Workload::File(64 << 20), Must::Scp),
 ];
 
-const HEAD: &str = "\
-Whole programs, file to file in memory, from the client's start to its end; the server runs already. \
-`cargo xtask wan` measures them one after the other, on links between two network namespaces: packets of 1,500 bytes, \
-a queue of one bandwidth-delay product (at least 64 KiB), random loss in each direction. The relay runs on the same \
-machine.
-
-- A name such as 50-200-1 is a round trip in ms, a rate in Mbit/s and the loss in per cent. All rows but those have \
-50 ms, 200 Mbit/s and no loss unless their name says otherwise. rtt-500 has 50 Mbit/s, rtt-1000 has 20; down-200-5 has \
-200 Mbit/s towards the receiver and 5 back, up-20-100 pushes over 20 and has 100 back. freeze-20 stops for 20 ms every \
-0.5 s, freeze-60 for 60 ms every 2 s, freeze-150 for 150 ms every 5 s, each interval random by half. In busy, another \
-program of the same priority keeps each core busy.
-- A large file has 128 MiB or what the link carries in 20 s (rtt-1000: 40 s). A program is stopped after 60 s and \
-rated by what it has: *. \"Perfect window\" is a lane of ours from memory to memory with a window fixed at 1.1 \
-bandwidth-delay products, \"our lane\" the same with our congestion control.
-- \"Resent\" is what the sender put on the link beyond the content and its headers, right to about half a per cent.
-- Slow links have a token bucket at the sender, 50 ms and no loss. The client is killed after 60 s, started again, \
-killed after another 60 s, and finishes; what was sent again is all that arrived beyond the content and its headers.
-- TCP is BBR unless it says Cubic. rsync's daemon encrypts nothing. Over ssh, our program and scp use the same \
-sshd; a login is `ssh HOST true`.
-- Of several runs the median is shown.";
+/// How the rows are measured, and what a reader of the figures must know.
+const HEAD: &str = include_str!("wan.md");
 
 #[cfg(test)]
 mod tests {

@@ -1,16 +1,17 @@
 //! What is carried, and whether it arrived.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use walkdir::WalkDir;
+use xtask::dataset::{self, make_directory};
 use xtask::driver::Verb;
 use xtask::scratch::{self, Scratch};
-use xtask::{dataset, interrupt, tree, units};
+use xtask::{tree, units};
 
 use super::machine;
 
@@ -32,7 +33,6 @@ impl Workload {
         matches!(self, Self::File(_) | Self::Edited(_))
     }
 
-    /// For a heading.
     pub(super) fn described(self) -> String {
         match self {
             Self::File(bytes) | Self::Edited(bytes) => format!("One file of {}", units::megabytes(bytes)),
@@ -56,7 +56,6 @@ impl Workload {
     }
 }
 
-/// The data, laid out.
 #[derive(Debug)]
 pub(super) struct Data {
     pub(super) workload: Workload,
@@ -69,7 +68,6 @@ pub(super) struct Data {
     pub(super) bytes: u64,
 }
 
-/// The directories of one program.
 #[derive(Debug)]
 pub(super) struct RunPaths {
     /// Where the item is copied to.
@@ -131,14 +129,7 @@ impl Data {
         }
         let directory = scratch::memory_or_disk(self.bytes);
         let mut file = tempfile::tempfile_in(directory).context("cannot write before a run")?;
-        let piece = vec![1; TOUCHED_AT_ONCE_BYTES];
-        let mut left_bytes = self.bytes;
-        while left_bytes > 0 {
-            interrupt::check()?;
-            let len = piece.len().min(usize::try_from(left_bytes).unwrap_or(usize::MAX));
-            file.write_all(&piece[..len]).context("cannot write before a run")?;
-            left_bytes -= len as u64;
-        }
+        io::copy(&mut io::repeat(1).take(self.bytes), &mut file).context("cannot write before a run")?;
         Ok(())
     }
 
@@ -202,7 +193,7 @@ fn edit(older: &Path, newer: &Path, bytes: u64) -> Result<()> {
     let mut from = File::open(older).context("cannot read the older version")?;
     let mut to = File::options().create_new(true).read(true).write(true).open(newer).with_context(cannot)?;
     to.write_all(b"!!").with_context(cannot)?;
-    std::io::copy(&mut from, &mut to).with_context(cannot)?;
+    io::copy(&mut from, &mut to).with_context(cannot)?;
     let step_bytes = bytes / (EDITS + 1);
     let mut piece = vec![0; EDIT_LEN_BYTES.min(usize::try_from(step_bytes).unwrap_or(usize::MAX))];
     for at in 1..=EDITS {
@@ -212,10 +203,6 @@ fn edit(older: &Path, newer: &Path, bytes: u64) -> Result<()> {
         to.seek(offset).and_then(|_| to.write_all(&piece)).with_context(cannot)?;
     }
     Ok(())
-}
-
-pub(super) fn make_directory(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// A file or a directory.
@@ -232,9 +219,6 @@ pub(super) const DIRECTORIES: usize = 100;
 
 /// More than a small file takes on average, blocks and all.
 const SMALL_ROOM_BYTES: u64 = 20_000;
-
-/// Few calls, and little beside the rest of the bench.
-const TOUCHED_AT_ONCE_BYTES: usize = 256 << 10;
 
 #[cfg(test)]
 mod tests {

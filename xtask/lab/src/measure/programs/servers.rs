@@ -95,7 +95,7 @@ impl Keys {
         };
         let (rate_mbit, rtt_ms) = job.link.map_or((8000.0, 10.0), |link| (link.rate_mbit, link.rtt_ms));
         let home = job.paths.home("server")?;
-        let binary = contender.shiplane.as_ref().map_or(Path::new(""), |shiplane| shiplane.binary());
+        let binary = contender.shiplane.as_ref().map(|shiplane| shown(shiplane.binary())).unwrap_or_default();
         Ok(Names(vec![
             ("listen", self.listen.to_string()),
             ("host", job.host.to_string()),
@@ -113,7 +113,7 @@ impl Keys {
             ("from", from),
             ("to", to),
             ("shell", format!("'{}' -F '{}'", ssh.display(), ssh_config.display())),
-            ("there", format!("env SHIPLANE_HOME='{}' '{}'", home.display(), binary.display())),
+            ("there", format!("env SHIPLANE_HOME='{}' '{binary}'", home.display())),
             ("ssh", shown(&ssh)),
             ("ssh_config", shown(&ssh_config)),
             ("qcp", shown(&qcp)),

@@ -155,6 +155,9 @@ pub mod internals {
 pub use congestion::DrivenController;
 #[cfg(feature = "test-support")]
 #[doc(hidden)]
+pub use lane::steps::slow_digests;
+#[cfg(feature = "test-support")]
+#[doc(hidden)]
 pub use tls::test_support;
 
 /// The fuzz entries. Each takes any bytes and panics if an invariant of the crate is broken.

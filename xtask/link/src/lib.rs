@@ -1,4 +1,5 @@
-//! A modelled network [`Link`] and random numbers from a seed ([`Rng`]), for tests of every crate and for the lab.
+//! A modelled network [`Link`], a [`Relay`] that carries the datagrams of real sockets over it, and random numbers from a
+//! seed ([`Rng`]), for tests of every crate and for the lab.
 //!
 //! A link has no clock and no IO. Its caller passes the time since some beginning:
 //!
@@ -16,8 +17,10 @@
 
 mod link;
 mod path;
+mod relay;
 mod rng;
 
 pub use link::Link;
 pub use path::{Path, Policer};
+pub use relay::Relay;
 pub use rng::Rng;

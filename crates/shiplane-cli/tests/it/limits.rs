@@ -1,13 +1,8 @@
 //! A job shows what limits its speed.
 
-use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
-use testlink::{Link, Path, Rng};
+use testlink::{Path, Relay, Rng};
 
 use crate::program::{Machine, Run, Running, Server};
 
@@ -21,61 +16,6 @@ fn machines(len_bytes: usize) -> (Machine, Machine) {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/large", Rng::new(1).bytes(len_bytes));
     (here, there)
-}
-
-/// Carries the datagrams between one client and a server as a slow network would.
-struct Relay {
-    address: SocketAddr,
-    ended: Arc<AtomicBool>,
-    running: Option<JoinHandle<()>>,
-}
-
-impl Relay {
-    fn start(server: SocketAddr, path: Path) -> Self {
-        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (front, back) = (bind(), bind());
-        back.connect(server).unwrap();
-        let address = front.local_addr().unwrap();
-        for socket in [&front, &back] {
-            socket.set_nonblocking(true).unwrap();
-        }
-        let ended = Arc::new(AtomicBool::new(false));
-        let running = thread::spawn({
-            let ended = Arc::clone(&ended);
-            move || carry(&front, &back, path, &ended)
-        });
-        Self { address, ended, running: Some(running) }
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.ended.store(true, Ordering::Relaxed);
-        if let Some(running) = self.running.take() {
-            running.join().unwrap();
-        }
-    }
-}
-
-fn carry(front: &UdpSocket, back: &UdpSocket, path: Path, ended: &AtomicBool) {
-    let (mut there, mut here) = (Link::new(path.clone()), Link::new(path));
-    let (began_at, mut client, mut buffer) = (Instant::now(), None, vec![0; 65_536]);
-    while !ended.load(Ordering::Relaxed) {
-        while let Ok((len, from)) = front.recv_from(&mut buffer) {
-            client = Some(from);
-            there.send(began_at.elapsed(), len, buffer[..len].to_vec());
-        }
-        while let Ok(len) = back.recv(&mut buffer) {
-            here.send(began_at.elapsed(), len, buffer[..len].to_vec());
-        }
-        while let Some(packet) = there.receive(began_at.elapsed()) {
-            let _ = back.send(&packet);
-        }
-        while let (Some(client), Some(packet)) = (client, here.receive(began_at.elapsed())) {
-            let _ = front.send_to(&packet, client);
-        }
-        thread::park_timeout(Duration::from_micros(500));
-    }
 }
 
 #[test]
@@ -93,8 +33,8 @@ fn a_slow_network_is_the_path() {
     let (here, there) = machines(2_000_000);
     there.run(&["peers", "add", "laptop", &here.id(), "--read"]).done();
     let server = there.serve("src");
-    let relay = Relay::start(server.address().parse().unwrap(), Path::new(4.0, 20.0));
-    let source = format!("{}@{}", there.id(), relay.address);
+    let relay = Relay::start(server.address().parse().unwrap(), Path::new(4.0, 20.0)).unwrap();
+    let source = format!("{}@{}", there.id(), relay.address());
     let run = here.run(&["get", &source, "copy", "--json"]).done();
     assert_eq!(limited_by(&run), "path");
 }

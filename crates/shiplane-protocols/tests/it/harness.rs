@@ -35,6 +35,7 @@ pub(crate) struct World {
     key: TempDir,
     server: Arc<QuicTransport>,
     pub(crate) access: Arc<AccessControl>,
+    pub(crate) files: Arc<FileServer>,
     shutdown: CancellationToken,
     pub(crate) running: tokio::task::JoinHandle<()>,
     pub(crate) options: TransferOptions,
@@ -59,8 +60,17 @@ impl World {
 
     /// Both sides have these options.
     pub(crate) fn with_options(options: TransferOptions, fill: impl FnOnce(&Path)) -> Self {
+        Self::with_config(quick(), options, fill)
+    }
+
+    /// The same, with a transport like this.
+    pub(crate) fn with_config(
+        config: TransportConfig,
+        options: TransferOptions,
+        fill: impl FnOnce(&Path),
+    ) -> Self {
         let make = |root, _: &Path, access, options| FileServer::new(root, access, options);
-        Self::build(options, fill, make, FileServer::run)
+        Self::build(config, options, fill, make, FileServer::run)
     }
 
     /// The same, and peers with the right may push.
@@ -68,7 +78,7 @@ impl World {
         let make = |root, _: &Path, access, options| {
             FileServer::writable(root, access, options, WriteLimits::default())
         };
-        Self::build(options, |_| (), make, FileServer::run)
+        Self::build(quick(), options, |_| (), make, FileServer::run)
     }
 
     /// Lets peers with the right push into the source directory.
@@ -85,7 +95,7 @@ impl World {
         F: Future<Output = ()> + Send + 'static,
     {
         let make = |root, _: &Path, access, options| FileServer::writable(root, access, options, limits);
-        Self::build(options(), |_| (), make, run)
+        Self::build(quick(), options(), |_| (), make, run)
     }
 
     /// Lets peers with the rights sync with the source directory.
@@ -99,7 +109,7 @@ impl World {
             let state = SyncState::at(source.join("../state"));
             FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
         };
-        Self::build(options, |_| (), make, FileServer::run)
+        Self::build(quick(), options, |_| (), make, FileServer::run)
     }
 
     /// The same, with a server that is run by `run`.
@@ -113,7 +123,7 @@ impl World {
             let state = SyncState::at(source.join("../state"));
             FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
         };
-        Self::build(options(), |_| (), make, run)
+        Self::build(quick(), options(), |_| (), make, run)
     }
 
     /// Where the server remembers its syncs.
@@ -122,6 +132,7 @@ impl World {
     }
 
     fn build<F>(
+        config: TransportConfig,
         options: TransferOptions,
         fill: impl FnOnce(&Path),
         make: impl FnOnce(SourceRoot, &Path, Arc<AccessControl>, TransferOptions) -> Arc<FileServer>,
@@ -141,7 +152,7 @@ impl World {
                 .identity(Identity::load_or_create(&key.path().join("key")).unwrap())
                 .trust(AccessControl::trust(&access))
                 .config(
-                    quick()
+                    config
                         // As the program serves.
                         .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
                         .send_budget_bytes(Some(SEND_CREDIT_BYTES)),
@@ -152,7 +163,7 @@ impl World {
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
         let shutdown = CancellationToken::new();
         let files = make(root, &dir.path().join("source"), Arc::clone(&access), options.clone());
-        let running = tokio::spawn(run(files, Arc::clone(&server), shutdown.clone()));
+        let running = tokio::spawn(run(Arc::clone(&files), Arc::clone(&server), shutdown.clone()));
         let chunk_len_bytes = options.chunk_len_bytes;
         let receive = ReceiveOptions {
             existing: shiplane_files::internals::Existing::Refuse,
@@ -163,7 +174,7 @@ impl World {
             digest: DigestAlgorithm::Blake3,
             chunk_len_bytes,
         };
-        Self { dir, key, server, access, shutdown, running, options, receive }
+        Self { dir, key, server, access, files, shutdown, running, options, receive }
     }
 
     /// How many connections the server has now.
@@ -210,15 +221,24 @@ impl World {
 
     fn client_with(&self, identity: Identity, config: TransportConfig) -> Client {
         let transport = QuicTransport::builder().identity(identity).trust(Trust::none()).config(config);
-        let server = PeerAddr { id: self.server.peer_id(), addr: self.server.local_addr().unwrap() };
+        let server = PeerAddr { id: self.server.peer_id(), addr: self.address() };
         Client { transport: transport.bind(localhost()).unwrap(), server }
     }
 
     /// The same, which takes little before it reads it.
     pub(crate) async fn admitted_with_narrow_windows(&self) -> RpcClient {
-        let config = quick().stream_receive_window_bytes(64 << 10).connection_receive_window_bytes(64 << 10);
-        let client = self.client_with(Identity::generate().unwrap(), config);
-        self.admit(client, self.ticket()).await
+        self.admitted_over(self.address(), narrow_windows()).await
+    }
+
+    /// One with a transport like this, that dials this address.
+    pub(crate) async fn admitted_over(&self, addr: SocketAddr, config: TransportConfig) -> RpcClient {
+        let Client { transport, server } = self.client_with(Identity::generate().unwrap(), config);
+        self.admit(Client { transport, server: PeerAddr { addr, ..server } }, self.ticket()).await
+    }
+
+    /// Where the server is reached.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.server.local_addr().unwrap()
     }
 
     /// A client that owns a ticket for everything.
@@ -340,7 +360,12 @@ pub(crate) fn options() -> TransferOptions {
     TransferOptions { lanes: 4, chunk_len_bytes: 64 * 1024, ..TransferOptions::default() }
 }
 
-fn quick() -> TransportConfig {
+/// Of a peer that takes little before it reads it.
+pub(crate) fn narrow_windows() -> TransportConfig {
+    quick().stream_receive_window_bytes(64 << 10).connection_receive_window_bytes(64 << 10)
+}
+
+pub(crate) fn quick() -> TransportConfig {
     TransportConfig::default()
         .lane_threads(LaneThreads::Ordinary)
         // They keep short deadlines on a busy machine too.

@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 #[cfg(target_os = "linux")]
 mod left_out;
+mod limits;
 #[cfg(unix)]
 mod one_connection;
 #[cfg(unix)]

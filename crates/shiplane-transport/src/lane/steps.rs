@@ -89,6 +89,10 @@ impl<'a> InStep<'a> {
         if let Some(clock) = clock {
             clock.change(step, |under_way| *under_way += 1);
         }
+        #[cfg(feature = "test-support")]
+        if step == LaneStep::Digest {
+            std::thread::sleep(DIGEST_DELAY.get());
+        }
         Self(clock.map(|clock| (clock, step)))
     }
 }
@@ -137,6 +141,17 @@ fn busy_time() -> Option<Duration> {
     let mut times = times.split_ascii_whitespace().map(str::parse);
     let (Some(Ok(ran)), Some(Ok(waited))) = (times.next(), times.next()) else { return None };
     Some(Duration::from_nanos(ran) + Duration::from_nanos(waited))
+}
+
+/// From now on each step of a digest that this thread computes takes so much longer.
+#[cfg(feature = "test-support")]
+pub fn slow_digests(delay: Duration) {
+    DIGEST_DELAY.set(delay);
+}
+
+#[cfg(feature = "test-support")]
+thread_local! {
+    static DIGEST_DELAY: std::cell::Cell<Duration> = const { std::cell::Cell::new(Duration::ZERO) };
 }
 
 /// How many steps there are.

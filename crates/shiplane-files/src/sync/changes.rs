@@ -7,7 +7,7 @@ use shiplane_wire::{EscapedPath, LeftOutReason, PathRefused, RelPath};
 use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, ManifestError};
-use super::manifest::{Manifest, Node, Stamp, entry_cost_bytes};
+use super::manifest::{Manifest, Node, Stamp, entry_cost_bytes, side_by_side};
 
 /// The difference between a manifest and the base.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,13 +70,15 @@ pub enum ChangesError {
 impl Changes {
     /// What turns `base` into `now`.
     pub fn between(base: &Manifest, now: &Manifest, unknown: BTreeMap<RelPath, LeftOutReason>) -> Self {
-        let is_gone = |path: &RelPath, was: &Node| now.get(path).is_none_or(|node| node.kind() != was.kind());
-        let numbered = (0..).zip(base.iter());
-        let gone = numbered.filter(|(_, (path, was))| is_gone(path, was));
-        let mut changes =
-            Self { removed: gone.map(|(entry, _)| entry).collect(), unknown, ..Self::default() };
-        for (path, node) in now.iter() {
-            if base.get(path) == Some(node) && base.attributes(path) == now.attributes(path) {
+        let (mut changes, mut entry) = (Self { unknown, ..Self::default() }, 0);
+        for (path, [was, node]) in side_by_side([base, now]) {
+            if let Some(was) = was {
+                let is_gone = node.is_none_or(|node| node.kind() != was.kind());
+                changes.removed.extend(is_gone.then_some(entry));
+                entry += 1;
+            }
+            let Some(node) = node else { continue };
+            if was == Some(node) && base.attributes(path) == now.attributes(path) {
                 continue;
             }
             let above = std::iter::successors(path.parent(), RelPath::parent);
@@ -105,8 +107,12 @@ impl Changes {
     pub fn apply(&self, base: &Manifest) -> Result<Manifest, ChangesError> {
         let mut removed = self.removed.iter().copied().peekable();
         let kept = (0..).zip(base.iter()).filter(|(entry, _)| removed.next_if_eq(entry).is_none());
-        let mut now = Manifest::new();
-        let nodes: Vec<_> = kept.map(|(_, node)| node).collect();
+        let (mut now, mut nodes) = (Manifest::new(), Vec::new());
+        if self.removed.is_empty() {
+            now = base.clone();
+        } else {
+            nodes = kept.map(|(_, node)| node).collect();
+        }
         if let Some(entry) = removed.next() {
             return Err(ChangesError::Entry { entry });
         }

@@ -193,7 +193,7 @@ impl Manifest {
         if !rest.is_empty() {
             return Err(ManifestError::Trailing { len_bytes: rest.len() });
         }
-        Ok(Self::of_sorted(nodes, described))
+        Ok(Self::of_nodes(nodes, described))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A locked and scanned dataset, and the base agreed with the other side. Blocking.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutRea
 use super::base::{BaseKey, Generations};
 use super::changes::Changes;
 use super::error::DatasetError;
-use super::manifest::Manifest;
+use super::manifest::{Manifest, side_by_side};
 use super::plan::{Action, Consent, Outcome, PlanError, Side, plan, plan_one_way};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
@@ -341,9 +342,9 @@ impl Dataset {
     /// that was renamed during the scan may have been overlooked.
     pub fn changes_since(&mut self, base: &Manifest) -> Changes {
         if let Some(Site { root, .. }) = &self.site {
-            let is_missing = |path: &RelPath| self.manifest.get(path).is_none();
             let is_excluded = |path: &RelPath| is_within(path, |path| self.excluded.contains(path));
-            let missing = base.iter().map(|(path, _)| path).filter(|path| is_missing(path));
+            let both = side_by_side([base, &*self.manifest]);
+            let missing = both.filter_map(|(path, [_, found])| found.is_none().then_some(path));
             for path in missing.filter(|path| !is_excluded(path)) {
                 let why = match self.seen.is_unchanged(root, path) {
                     Ok(true) => continue,
@@ -395,14 +396,15 @@ impl Agreed {
     ) -> Result<Self, PlanError> {
         let unlisted: BTreeSet<_> = unlisted.cloned().collect();
         let [known_base, own, other] = [base, own, other].map(|manifest| {
-            let mut manifest = manifest.clone();
-            unlisted.iter().for_each(|path| drop(manifest.forget(path)));
+            let mut manifest = Cow::Borrowed(manifest);
+            unlisted.iter().for_each(|path| drop(manifest.to_mut().forget(path)));
             manifest
         });
         let outcome = match only_to {
             Some(to) => plan_one_way(&known_base, &own, &other, to, consent)?,
             None => plan(&known_base, &own, &other, consent)?,
         };
+        let own = own.into_owned();
         let mut agreed = Self { own, outcome, base: base.clone(), unlisted };
         if folds && only_to.is_none() {
             agreed.respell(&known_base, &other, consent);
@@ -442,6 +444,9 @@ impl Agreed {
         let is_left =
             |path: &RelPath| unsettled.contains(path) || is_within(path, |path| self.unlisted.contains(path));
         let common = self.outcome.one_way.as_ref().map_or(&self.outcome.merged, |one_way| &one_way.common);
+        if unsettled.is_empty() && self.unlisted.is_empty() {
+            return common.clone();
+        }
         let (merged, base) = (common, &self.base);
         let settled = merged.iter().filter(|(path, _)| !unsettled.contains(path)).map(|node| (merged, node));
         let left = base.iter().filter(|(path, _)| is_left(path)).map(|node| (base, node));

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 pub use self::one_way::{OneWay, plan_one_way};
 use super::conflict::name_of;
-use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side};
 
 /// One of the two that are brought together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -172,7 +172,7 @@ pub fn plan(
 }
 
 /// What both are to have, and where it comes from. A *leaf* is a file or a link.
-struct Merge {
+struct Merge<'a> {
     merged: Manifest,
     /// Leaves under another name than the one they had, and that one.
     renamed: BTreeMap<RelPath, (RelPath, Why)>,
@@ -181,42 +181,43 @@ struct Merge {
     /// Leaves that come again.
     restored: BTreeSet<RelPath>,
     /// What was there before.
-    base: BTreeSet<RelPath>,
+    base: &'a Manifest,
 }
 
-impl Merge {
-    fn of(base: &Manifest, local: &Manifest, remote: &Manifest) -> Result<Self, PlanError> {
-        let paths: BTreeSet<_> =
-            [base, local, remote].iter().flat_map(|side| side.iter().map(|(path, _)| path)).collect();
-        let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), BTreeSet::new());
+impl<'a> Merge<'a> {
+    fn of(base: &'a Manifest, local: &Manifest, remote: &Manifest) -> Result<Self, PlanError> {
+        let (mut leaves, mut directories) = (Vec::new(), Vec::new());
         // Leaves that cannot keep their name, beside the one that does.
         let (mut homeless, mut outlived) = (Vec::new(), BTreeSet::new());
-        for path in paths {
-            let [was, ours, theirs] = [base, local, remote].map(|side| side.is_directory(path));
+        let merge = |nodes: [Option<&Node>; 3]| {
+            let [was, ours, theirs] = nodes.map(|node| node.and_then(Node::directory));
+            Node::Directory(merge_directory(was, ours, theirs))
+        };
+        for (path, nodes) in side_by_side([base, local, remote]) {
+            let [was, ours, theirs] = nodes.map(|node| node.is_some_and(Node::is_directory));
             if if ours == was { theirs } else { ours } {
-                directories.insert(path.clone());
+                directories.push((path.clone(), merge(nodes)));
             }
-            let [was, ours, theirs] = [base, local, remote].map(|side| side.leaf(path));
+            let [was, ours, theirs] = nodes.map(|node| node.filter(|node| !node.is_directory()));
             match merge_leaf(was, ours, theirs) {
                 Merged::Nothing => {}
                 Merged::One(leaf) => {
                     if was.is_some() && (ours.is_none() || theirs.is_none()) {
                         outlived.insert(path.clone());
                     }
-                    leaves.insert(path.clone(), leaf);
+                    leaves.push((path.clone(), leaf));
                 }
                 Merged::Both { kept, other } => {
-                    leaves.insert(path.clone(), kept);
+                    leaves.push((path.clone(), kept));
                     homeless.push((path.clone(), other, Why::BothEdited));
                 }
             }
         }
-        // A directory stays as long as anything in it does, be it an empty directory.
-        let mut above = directories.clone();
-        for path in leaves.keys().chain(&directories) {
-            above.extend(std::iter::successors(path.parent(), RelPath::parent));
-        }
-        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains(path)).cloned().collect();
+        let mut leaves = BTreeMap::from_iter(leaves);
+        let above = with_parents(directories, &leaves, |path| {
+            merge([base, local, remote].map(|side| side.get(path)))
+        });
+        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
         for path in in_the_way {
             if let Some(leaf) = leaves.remove(&path) {
                 homeless.push((path, leaf, Why::DirectoryInItsPlace));
@@ -224,7 +225,7 @@ impl Merge {
         }
         let is_taken = |path: &RelPath, leaves: &BTreeMap<_, _>| {
             leaves.contains_key(path)
-                || above.contains(path)
+                || above.contains_key(path)
                 || [base, local, remote].iter().any(|side| side.get(path).is_some())
         };
         let mut renamed = BTreeMap::new();
@@ -235,16 +236,8 @@ impl Merge {
             leaves.entry(name.clone()).or_insert(leaf);
             renamed.insert(name, (path, why));
         }
-        let mut merged = Manifest::new();
-        for path in above {
-            let [was, ours, theirs] = [base, local, remote].map(|side| side.directory(&path));
-            merged.insert(path, Node::Directory(merge_directory(was, ours, theirs)));
-        }
-        for (path, leaf) in leaves {
-            merged.insert(path, leaf);
-        }
+        let mut merged = Manifest::of_nodes(above.into_iter().chain(leaves), Vec::new());
         describe(&mut merged, [base, local, remote], &renamed);
-        let base = base.iter().map(|(path, _)| path.clone()).collect();
         Ok(Self { merged, renamed, outlived, restored: BTreeSet::new(), base })
     }
 
@@ -259,47 +252,47 @@ impl Merge {
                 act(name, Change::KeepAs { from: from.clone() }, *why);
             }
         }
+        let both: Vec<_> = side_by_side([own, &self.merged]).collect();
         // Children before their parents.
-        for (path, node) in own.iter().rev() {
-            let (gone, change) = match node {
-                Node::File(_) | Node::Link(_) => (self.merged.leaf(path).is_none(), Change::RemoveFile),
-                Node::Directory(_) => (!self.merged.is_directory(path), Change::RemoveDirectory),
-            };
-            if gone {
-                let is_replaced = self.merged.is_directory(path) && !node.is_directory();
+        for (path, [found, wanted]) in both.iter().rev() {
+            let Some(is_directory) = found.map(Node::is_directory) else { continue };
+            if wanted.is_none_or(|wanted| wanted.is_directory() != is_directory) {
+                let change = if is_directory { Change::RemoveDirectory } else { Change::RemoveFile };
+                let is_replaced = wanted.is_some() && !is_directory;
                 act(path, change, if is_replaced { Why::DirectoryInItsPlace } else { Why::Deleted });
             }
         }
-        for (path, node) in self.merged.iter() {
-            let Node::Directory(wanted) = node else { continue };
-            match own.directory(path) {
+        for (path, [found, wanted]) in &both {
+            let Some(wanted) = wanted.and_then(Node::directory) else { continue };
+            match found.and_then(Node::directory) {
                 None => act(path, Change::CreateDirectory, self.why_there(path)),
                 // Its time follows from what is done in it, and is set without a word.
-                Some(stamp) if stamp.has_other_mode(*wanted) || self.has_other_attributes(own, path) => {
+                Some(stamp) if stamp.has_other_mode(wanted) || self.has_other_attributes(own, path) => {
                     act(path, Change::SetMetadata, Why::MetadataChanged);
                 }
                 Some(_) => {}
             }
         }
         let in_conflict: HashSet<_> = self.renamed.values().map(|(from, _)| from).collect();
-        for (path, leaf) in self.merged.leaves() {
+        for (path, [found, wanted]) in &both {
+            let Some(leaf) = wanted.filter(|wanted| !wanted.is_directory()) else { continue };
             let (from, why) = match self.renamed.get(path) {
                 Some((from, why)) => (from, *why),
-                None if in_conflict.contains(path) => (path, Why::BothEdited),
-                None => (path, self.why_there(path)),
+                None if in_conflict.contains(path) => (*path, Why::BothEdited),
+                None => (*path, self.why_there(path)),
             };
             let is_link = leaf.kind() == EntryKind::Symlink;
-            if has(own, path, leaf) {
-                let found = own.get(path).map_or(Stamp::UNKNOWN, Node::stamp);
+            if let Some(found) = found.filter(|found| found.is_same(leaf)) {
+                let found = found.stamp();
                 let has_other_stamp = found.has_other_mode(leaf.stamp()) || found.mtime != leaf.stamp().mtime;
                 if has_other_stamp || self.has_other_attributes(own, path) {
                     act(path, Change::SetMetadata, Why::MetadataChanged);
                 }
-            } else if from != path && has(own, from, leaf) {
+            } else if from != *path && has(own, from, leaf) {
                 // It is kept already.
             } else if is_link {
                 act(path, Change::CreateLink, why);
-            } else if from == path || has(other, from, leaf) {
+            } else if from == *path || has(other, from, leaf) {
                 act(path, Change::Take { from: from.clone() }, why);
             }
         }
@@ -318,12 +311,32 @@ impl Merge {
             Why::EditOutlivesDeletion
         } else if self.restored.contains(path) {
             Why::Restored
-        } else if self.base.contains(path) {
+        } else if self.base.get(path).is_some() {
             Why::Edited
         } else {
             Why::Created
         }
     }
+}
+
+/// These directories and those above them and the leaves, which `parent` gives: a directory stays as long as anything in it
+/// does, be it an empty directory.
+fn with_parents(
+    directories: Vec<(RelPath, Node)>,
+    leaves: &BTreeMap<RelPath, Node>,
+    parent: impl Fn(&RelPath) -> Node,
+) -> BTreeMap<RelPath, Node> {
+    let paths: Vec<_> = leaves.keys().chain(directories.iter().map(|(path, _)| path)).cloned().collect();
+    let mut all = BTreeMap::from_iter(directories);
+    for path in paths {
+        // Those above one that is there are there as well, or come yet.
+        let missing = std::iter::successors(path.parent(), RelPath::parent);
+        for path in missing.take_while(|path| !all.contains_key(path)).collect::<Vec<_>>() {
+            let node = parent(&path);
+            all.insert(path, node);
+        }
+    }
+    all
 }
 
 /// Whether a side has this leaf at a path, whatever its mode and time.

@@ -18,7 +18,7 @@ use shiplane_wire::{Digest, Entry, EntryKind, RelPath, Version};
 use super::dataset::{Agreed, KeepAlive, View};
 use super::error::DatasetError;
 use super::left::{Left, UnresolvedReason};
-use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
+use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side};
 use super::plan::{Action, Change, Side};
 use super::policy::{CopyPolicy, Shared, TakePolicy};
 use super::scan::ScanError;
@@ -366,12 +366,9 @@ impl Work {
         }
         let merged = if agreed.is_source_only() { &Manifest::new() } else { merged };
         // A look at each of many directories would take longer than all else.
-        let may_differ = |path: &RelPath| {
+        let may_differ = |path: &RelPath, found: Option<Stamp>, wanted: Stamp| {
             let is_touched = self.touched.as_ref().is_none_or(|touched| touched.contains(path));
-            let own = &agreed.own;
-            is_touched
-                || own.directory(path) != merged.directory(path)
-                || own.attributes(path) != merged.attributes(path)
+            is_touched || found != Some(wanted) || agreed.own.attributes(path) != merged.attributes(path)
         };
         // What failed to be created, and was created after all for what is in it, is private as yet.
         let is_new = |path: &RelPath| {
@@ -379,9 +376,11 @@ impl Work {
                 && destination.stat_at(path).is_some_and(|found| found.kind == Kind::Directory)
         };
         let is_ours = |path: &RelPath| !left.contains(path) || is_new(path);
-        let directories = merged.iter().filter(|(path, _)| may_differ(path) && is_ours(path));
-        let directories = directories
-            .filter_map(|(path, _)| Some((path, merged.directory(path)?, merged.attributes(path).cloned())));
+        let directories = side_by_side([&agreed.own, merged]).filter_map(|(path, [found, wanted])| {
+            let (found, wanted) = (found.and_then(Node::directory), wanted.and_then(Node::directory)?);
+            let is_due = may_differ(path, found, wanted) && is_ours(path);
+            is_due.then(|| (path, wanted, merged.attributes(path).cloned()))
+        });
         destination.settle_directories(directories)?;
         Ok(())
     }

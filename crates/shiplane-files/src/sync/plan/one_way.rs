@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use shiplane_wire::RelPath;
 
 use super::{
-    super::manifest::{FileState, LinkState, Manifest, Node, Stamp},
+    super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side},
     Consent, Merge, Outcome, PlanError, Side, changed, check_deletions, describe, edited, merge_modes,
+    with_parents,
 };
 
 /// What a sync in one direction leaves as it is.
@@ -50,8 +51,8 @@ pub fn plan_one_way(
 }
 
 /// What the side that takes is to have.
-struct Wanted {
-    merge: Merge,
+struct Wanted<'a> {
+    merge: Merge<'a>,
     kept: BTreeSet<RelPath>,
 }
 
@@ -65,20 +66,27 @@ enum Chosen {
     Taken(Node),
 }
 
-impl Wanted {
-    fn of(base: &Manifest, from: &Manifest, at: &Manifest) -> Self {
-        let paths: BTreeSet<_> =
-            [base, from, at].iter().flat_map(|side| side.iter().map(|(path, _)| path)).collect();
-        let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), BTreeSet::new());
+impl<'a> Wanted<'a> {
+    fn of(base: &'a Manifest, from: &Manifest, at: &Manifest) -> Self {
+        let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), Vec::new());
         let (mut kept, mut outlived, mut restored) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for path in paths {
+        let merge = |nodes: [Option<&Node>; 3]| {
+            let [was, theirs, own] = nodes.map(|node| node.and_then(Node::directory));
+            Node::Directory(match (theirs, own) {
+                (Some(theirs), Some(own)) => stamp(was, theirs, own),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => Stamp::UNKNOWN,
+            })
+        };
+        for (path, nodes) in side_by_side([base, from, at]) {
             // Beneath a file that stays there is no room.
             let mut above = std::iter::successors(path.parent(), RelPath::parent);
             if !kept.is_empty() && above.any(|above| kept.contains(&above) && leaves.contains_key(&above)) {
                 continue;
             }
-            let [was, theirs, own] = [base, from, at].map(|side| side.leaf(path));
-            let leaf = match choose(was, theirs, own, from.is_directory(path)) {
+            let [was, theirs, own] = nodes.map(|node| node.filter(|node| !node.is_directory()));
+            let [was_directory, is_there, is_here] = nodes.map(|node| node.is_some_and(Node::is_directory));
+            let leaf = match choose(was, theirs, own, is_there) {
                 Chosen::Nothing => None,
                 Chosen::Own(leaf) => Some(leaf),
                 Chosen::Kept(leaf) => {
@@ -86,7 +94,7 @@ impl Wanted {
                     Some(leaf)
                 }
                 Chosen::Taken(leaf) => {
-                    if at.get(path).is_none() && was.is_some() {
+                    if own.is_none() && !is_here && was.is_some() {
                         let is_edited = was.is_some_and(|was| !was.is_same(&leaf));
                         if is_edited { &mut outlived } else { &mut restored }.insert(path.clone());
                     }
@@ -97,35 +105,20 @@ impl Wanted {
                 leaves.insert(path.clone(), leaf);
             }
             let is_kept = kept.contains(path);
-            if !is_kept && (from.is_directory(path) || at.is_directory(path) && !base.is_directory(path)) {
-                directories.insert(path.clone());
+            if !is_kept && (is_there || is_here && !was_directory) {
+                directories.push((path.clone(), merge(nodes)));
             }
         }
-        let mut above = directories.clone();
-        for path in leaves.keys().chain(&directories) {
-            above.extend(std::iter::successors(path.parent(), RelPath::parent));
-        }
+        let above =
+            with_parents(directories, &leaves, |path| merge([base, from, at].map(|side| side.get(path))));
         // A file of the other side whose name a directory has that stays.
-        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains(path)).cloned().collect();
+        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
         for path in in_the_way {
             leaves.remove(&path);
             kept.insert(path);
         }
-        let mut merged = Manifest::new();
-        for path in above {
-            let [was, theirs, own] = [base, from, at].map(|side| side.directory(&path));
-            let stamp = match (theirs, own) {
-                (Some(theirs), Some(own)) => stamp(was, theirs, own),
-                (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => Stamp::UNKNOWN,
-            };
-            merged.insert(path, Node::Directory(stamp));
-        }
-        for (path, leaf) in leaves {
-            merged.insert(path, leaf);
-        }
+        let mut merged = Manifest::of_nodes(above.into_iter().chain(leaves), Vec::new());
         describe(&mut merged, [base, from, at], &BTreeMap::new());
-        let base = base.iter().map(|(path, _)| path.clone()).collect();
         Self { merge: Merge { merged, renamed: BTreeMap::new(), outlived, restored, base }, kept }
     }
 }

@@ -40,8 +40,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let race = Race::new(&shiplane, &scratch)?;
     let mut rows = vec![units::row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
     let mut swaps = 0;
-    for (name, role, place) in PLACES {
-        let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(PLACES.len() as u64);
+    for (name, role, place) in EXPOSED {
+        let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(EXPOSED.len() as u64);
         println!("swapping links into {name}");
         let totals = race.series(role, place, share).context(name)?;
         swaps += totals.swaps;
@@ -55,15 +55,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// In which tree of the fixture the directory is that is exchanged.
-const PLACES: [(&str, Role, Place); 4] = [
-    ("what `get` writes", Role::Get, Place::Received(OURS)),
-    ("what `push` writes", Role::Push, Place::Received(THEIRS)),
-    ("what `sync` writes", Role::SyncAsked, Place::Received(THEIRS)),
-    ("what is served", Role::Get, Place::Served),
+const EXPOSED: [(&str, Role, Exposed); 4] = [
+    ("what `get` writes", Role::Get, Exposed::Received(OURS)),
+    ("what `push` writes", Role::Push, Exposed::Received(THEIRS)),
+    ("what `sync` writes", Role::SyncAsked, Exposed::Received(THEIRS)),
+    ("what is served", Role::Get, Exposed::Served),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum Exposed {
     /// On this side.
     Received(&'static str),
     Served,
@@ -102,11 +102,11 @@ impl<'a> Race<'a> {
         Ok(Self { fixture, outside })
     }
 
-    fn series(&self, role: Role, place: Place, swaps: u64) -> Result<Totals> {
+    fn series(&self, role: Role, place: Exposed, swaps: u64) -> Result<Totals> {
         let fixture = &self.fixture;
         let root = match place {
-            Place::Received(side) => fixture.run().join(side),
-            Place::Served => fixture.at("new"),
+            Exposed::Received(side) => fixture.run().join(side),
+            Exposed::Served => fixture.at("new"),
         };
         let (directory, link) = (root.join(TREE).join(SWAPPED), fixture.at("link"));
         let mut totals = Totals::default();
@@ -129,7 +129,7 @@ impl<'a> Race<'a> {
             }
             totals.runs += 1;
             self.expect_untouched()?;
-            if place == Place::Served {
+            if place == Exposed::Served {
                 fixture.expect_old_or_new(role).context("what was sent")?;
             }
             ensure!(!server.running().has_ended()?, "the server has ended");

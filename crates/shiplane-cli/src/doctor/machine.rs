@@ -89,9 +89,9 @@ fn clock(now: SystemTime, is_synchronised: Option<bool>) -> Finding {
         (true, Some(false)) => (Grade::Poor, "not synchronised"),
         (true, None) => (Grade::Fine, "synchronisation unknown"),
     };
-    Finding::new("clock", grade, format!("clock: {words}"))
-        .value(secs as f64, "seconds")
-        .hint("the clock decides when tickets expire and which version is later; sudo timedatectl set-ntp true")
+    Finding::new("clock", grade, format!("clock: {words}")).value(secs as f64, "seconds").hint(
+        "the clock decides when tickets expire and which version is later; sudo timedatectl set-ntp true",
+    )
 }
 
 /// Whether something keeps the clock right, as systemd knows it.

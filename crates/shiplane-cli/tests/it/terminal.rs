@@ -167,5 +167,8 @@ fn a_quiet_server_shows_nothing() {
     let _ = drawn.read_to_end(&mut all);
     let all = String::from_utf8_lossy(&all);
     // An idle server may end before this is printed, by another thread.
-    assert!(["", "finishing running transfers; press Ctrl-C again to stop now"].contains(&all.trim()), "{all}");
+    assert!(
+        ["", "finishing running transfers; press Ctrl-C again to stop now"].contains(&all.trim()),
+        "{all}"
+    );
 }

@@ -89,7 +89,7 @@ fn kill(
     let killed = Instant::now();
     // With its key at its address, as a service that is restarted.
     let server = fixture.serve(role, &address)?;
-    // The client of a killed server ends by itself, or is asked to. Whoever began so late that only the next server
+    // The client of a killed server ends by itself, or is asked to. A client that began so late that only the next server
     // answers has a ticket of the one before.
     let ended = if is_left_to_notice { client.wait(LIMIT)? } else { client.stop(LIMIT)? };
     let ended = expect_end(ended, &[0, 1, 3, 4, 130])?;

@@ -44,8 +44,8 @@ impl DeterministicScheduler for SeededScheduler {
     }
 
     fn pass(&self) {
-        let is_worker =
-            RUNTIME.with_borrow(|runtime| runtime.as_ref().is_some_and(|runtime| runtime.tell(Told::Waits)));
+        let is_worker = RUNTIME
+            .with_borrow(|runtime| runtime.as_ref().is_some_and(|runtime| runtime.tell(WorkerState::Waits)));
         if is_worker && await_turn().is_none() {
             resume_unwind(Box::new(Abandoned));
         }
@@ -80,7 +80,7 @@ impl Workers {
 /// A worker, as the runtime sees it. It ends when this is dropped.
 struct Worker {
     turns: mpsc::Sender<Turn>,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<WorkerState>,
 }
 
 /// From here on the worker runs, and the runtime waits until it is told something.
@@ -90,7 +90,7 @@ struct Turn {
     waker: Waker,
 }
 
-enum Told {
+enum WorkerState {
     /// The work waits.
     Waits,
     /// It has ended, perhaps by a panic.
@@ -100,14 +100,14 @@ enum Told {
 /// The runtime, as a worker sees it.
 struct Runtime {
     turns: mpsc::Receiver<Turn>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<WorkerState>,
     /// Of the task that stands for the work.
     waker: Option<Waker>,
 }
 
 impl Runtime {
     /// Whether the runtime can still hear it.
-    fn tell(&self, told: Told) -> bool {
+    fn tell(&self, told: WorkerState) -> bool {
         self.told.send(told).is_ok()
     }
 }
@@ -128,7 +128,7 @@ fn start_worker(seed: u64) -> Worker {
         while let Some(Some(work)) = await_turn() {
             let panic = catch_unwind(AssertUnwindSafe(work)).err();
             // Nobody hears it if the work was abandoned.
-            let _ = told.send(Told::Ended(panic));
+            let _ = told.send(WorkerState::Ended(panic));
         }
     });
     Worker { turns, told: heard }
@@ -164,7 +164,7 @@ impl Future for Piece {
         };
         // Its thread lives as long as the other end.
         let _ = worker.turns.send(Turn { work, waker: cx.waker().clone() });
-        let Ok(Told::Ended(panic)) = worker.told.recv() else {
+        let Ok(WorkerState::Ended(panic)) = worker.told.recv() else {
             self.worker = Some(worker);
             return Poll::Pending;
         };

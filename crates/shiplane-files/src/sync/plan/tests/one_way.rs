@@ -90,13 +90,13 @@ proptest! {
     ) {
         let outcome = pushed(&base, &from, &at);
         let one_way = outcome.one_way.as_ref().unwrap();
-        for (path, leaf) in at.leaves() {
+        for (path, leaf) in leaves(&at) {
             let is_own = base.leaf(path).is_none_or(|was| !was.is_same(leaf));
             let is_there = outcome.merged.get(path).is_some_and(|node| node.is_same(leaf));
             prop_assert!(!is_own || is_there, "{} is lost", path);
         }
         // What does not come is named, or in something that is.
-        for (path, leaf) in from.leaves() {
+        for (path, leaf) in leaves(&from) {
             let mut above = std::iter::successors(Some(path.clone()), RelPath::parent);
             let is_there = outcome.merged.get(path).is_some_and(|node| node.is_same(leaf));
             prop_assert!(is_there || above.any(|path| one_way.kept.contains(&path)), "{} is not told", path);

@@ -405,7 +405,7 @@ fn what_ssh_would_take_for_an_option_is_refused() {
         "2001:db8::1:x",
     ];
     for source in sources {
-        here.run(&["get", "--", source, "out"]).failed(2, "cannot be given to ssh");
+        here.run(&["get", "--", source, "out"]).failed(2, "invalid address for ssh");
     }
     assert_eq!(fs::read_dir(here.file("")).expect("a directory").count(), 0);
 }

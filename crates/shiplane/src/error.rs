@@ -239,6 +239,8 @@ pub(crate) enum Cause {
     Output(#[source] io::Error),
     #[error(transparent)]
     Push(#[from] PushError),
+    #[error(transparent)]
+    Input(Box<Error>),
     #[error("cannot push this: {0}")]
     Source(SourceError),
     #[error("two of the paths have the name {name}")]
@@ -329,6 +331,7 @@ impl Cause {
             Self::NotOneFile => here(Refused, "give the path of one file, or a directory as DEST"),
             Self::Output(_) => here(LocalIo, "check the program or disk that reads the output"),
             Self::Push(error) => transfer::push(error),
+            Self::Input(error) => transfer::of_input(error.diagnosis()),
             Self::Source(error) => transfer::source(error),
             Self::SameName { .. } => here(Usage, "copy them in separate commands, to different directories"),
             Self::Choice(error) => here(Usage, error.hint()),
@@ -338,7 +341,7 @@ impl Cause {
             }
             Self::OtherKindThere => here(Refused, "push to another path"),
             Self::NothingToPush => here(Usage, "give the files to push before the target"),
-            Self::ContentUnnamed => here(Usage, CONTENT_UNNAMED),
+            Self::ContentUnnamed => here(Usage, transfer::CONTENT_UNNAMED),
             Self::Sync(error) => sync::sync(error),
             Self::LeftOut { side, .. } => Diagnosis {
                 kind: LeftOut,
@@ -349,7 +352,7 @@ impl Cause {
             Self::UnknownKind { .. } => here(Usage, "give links, special, names, unreadable or changed"),
             Self::Call(error) => transfer::method_call(error),
             Self::NotConnectedAgain { source, .. } => {
-                Diagnosis { kind: Unreachable, hint: AGAIN_LATER, ..source.diagnosis() }
+                Diagnosis { kind: Unreachable, hint: transfer::AGAIN_LATER, ..source.diagnosis() }
             }
             Self::Code(error) => error.diagnosis(),
             Self::Ssh(error) => error.diagnosis(),
@@ -528,11 +531,6 @@ fn seconds(time: Duration) -> String {
 const GIVE_READABLE: &str = "give an existing directory or file that this user can read";
 
 const RESUME: &str = "run the same command again to resume";
-
-const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after sets how long shiplane tries";
-
-const CONTENT_UNNAMED: &str =
-    "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end";
 
 #[cfg(test)]
 mod tests {

@@ -31,8 +31,8 @@ pub struct Event {
     pub bytes_total: Option<u64>,
     /// The rate of the last few seconds.
     pub bytes_per_second: u64,
-    /// What kept the job from being faster in the last second, as measured by both sides: `source disk`, `source hash`,
-    /// `source CPU`, `window` (of flow control), `path` (the network), `receiver hash`, `receiver disk`, `receiver CPU`,
+    /// What kept the job from being faster in the last second, as measured by both sides: `source disk`, `input` (a pipe, say),
+    /// `source hash`, `source CPU`, `window` (of flow control), `path` (the network), `receiver hash`, `receiver disk`, `receiver CPU`,
     /// `rate limit` or `other transfers`. `None` in the first second, and where neither says.
     pub limited_by: Option<&'static str>,
     /// Since the job began.
@@ -110,6 +110,8 @@ pub enum Phase {
     Checking,
     /// Receives.
     Receiving,
+    /// Waits for what it is to send, such as the output of another program.
+    AwaitingInput,
     /// Makes what was received durable.
     Publishing,
     /// Waits for a server that is busy.

@@ -127,6 +127,7 @@ impl ProgressState {
                     (Awaited::OwnDisk, Phase::Sending) => Phase::Scanning,
                     (Awaited::OwnDisk, _) => Phase::Checking,
                     (Awaited::List, _) => Phase::Listing,
+                    (Awaited::Input, _) => Phase::AwaitingInput,
                 });
             }
             TransferEvent::LimitedBy(limit) => {
@@ -443,6 +444,7 @@ mod tests {
         for (awaited, phase) in [
             (Awaited::PeersDisk, Phase::Comparing),
             (Awaited::OwnDisk, Phase::Scanning),
+            (Awaited::Input, Phase::AwaitingInput),
             (Awaited::Chunks, Phase::Sending),
         ] {
             tracker.add(&TransferEvent::Awaits(awaited), 0, Side::ThisMachine);

@@ -110,8 +110,23 @@ fn standard_input_cannot_be_resumed_when_the_server_has_lost_what_it_had() {
     let error = run.last_event();
     assert_eq!((run.code, &error["event"]), (Some(1), &"error".into()), "{run:?}");
     let says = |field: &str, words| error[field].as_str().is_some_and(|text| text.contains(words));
-    assert!(says("message", "cannot be resumed") && says("hint", "with the whole input"), "{run:?}");
+    assert!(says("message", "cannot be resumed") && says("hint", WHOLE_INPUT), "{run:?}");
     assert!(!there.file("inbox/f").exists());
+}
+
+#[test]
+fn a_push_of_standard_input_that_gives_up_asks_for_the_whole_input() {
+    let (here, _there, server, at) = machines();
+    let (push, mut input) = push(&here, &[&format!("nas@{at}/f"), "--json", "--give-up-after", "1s"]);
+    let mut push = Running::from(push);
+    input.write_all(b"begins").unwrap();
+    push.event(|event| event["bytes_done"].as_u64() >= Some(1));
+    drop(server);
+    let run = push.rest();
+    let error = run.last_event();
+    assert_eq!((run.code, &error["class"]), (Some(3), &"unreachable".into()), "{run:?}");
+    let hint = error["hint"].as_str().unwrap();
+    assert!(hint.contains(WHOLE_INPUT) && !hint.contains("resume"), "{hint}");
 }
 
 #[test]
@@ -135,12 +150,13 @@ fn ctrl_c_ends_a_push_whose_standard_input_is_silent() {
         if begun {
             input.write_all(b"begins").unwrap();
             running.event(|event| event["bytes_done"].as_u64() >= Some(1));
-        } else {
-            running.event(|event| event["phase"] == "offering");
         }
+        // In the second after that, nothing else limits it.
+        running.event(|event| event["phase"] == "awaiting_input" && event["limited_by"] == "input");
         running.interrupt();
         let run = running.rest();
         assert_eq!(run.code, Some(130), "{run:?}");
+        assert!(run.last_event()["hint"].as_str().unwrap().ends_with(WHOLE_INPUT), "{run:?}");
         assert!(!there.file("inbox/f").exists());
         drop(input);
     }
@@ -191,6 +207,9 @@ fn what_stands_in_the_way_of_standard_input_is_kept_backed_up_or_refused() {
     assert_eq!(here.feed(&["push", "-", &target], b"theirs"), Some(6), "and so is a shorter one");
     assert_eq!(fs::read_dir(there.file("inbox")).unwrap().count(), 2);
 }
+
+/// What a hint asks for: nothing that was read can be read again.
+const WHOLE_INPUT: &str = "with the whole input";
 
 /// 64 MiB: what is held of the input, and what any push takes.
 const BOUND_KIB: u64 = 64 << 10;

@@ -93,6 +93,8 @@ pub enum TransferEvent {
 pub enum Awaited {
     /// The provider's list of files.
     List,
+    /// What the provider's input brings, such as a pipe.
+    Input,
     /// This side's own disk: the provider lists or reads files, the receiver looks at what it has.
     OwnDisk,
     /// The same of the other side.

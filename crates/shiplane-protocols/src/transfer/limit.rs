@@ -13,6 +13,8 @@ use super::event::Awaited;
 pub enum Limit {
     /// The provider waits for its disk.
     SourceDisk,
+    /// The provider waits for its input, such as a pipe.
+    Input,
     /// The provider computes digests.
     SourceDigest,
     /// The provider has not enough of a processor.
@@ -39,6 +41,7 @@ impl Limit {
     pub fn name(self) -> &'static str {
         match self {
             Self::SourceDisk => "source disk",
+            Self::Input => "input",
             Self::SourceDigest => "source hash",
             Self::SourceProcessor => "source CPU",
             Self::Window => "window",
@@ -129,7 +132,7 @@ impl LoadMeter {
         Some((load, limit.or_else(|| self.limit_without_chunks(awaited))))
     }
 
-    /// No chunk is under way: the disk that is waited for.
+    /// No chunk is under way: the disk or the input that is waited for.
     fn limit_without_chunks(&self, awaited: Option<Awaited>) -> Option<Limit> {
         let (own, peers) = match self.role {
             Role::Provider => (Limit::SourceDisk, Limit::ReceiverDisk),
@@ -139,6 +142,7 @@ impl LoadMeter {
             Awaited::OwnDisk => Some(own),
             Awaited::PeersDisk => Some(peers),
             Awaited::List => Some(Limit::SourceDisk),
+            Awaited::Input => Some(Limit::Input),
             Awaited::Chunks => None,
         }
     }

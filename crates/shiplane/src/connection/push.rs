@@ -106,16 +106,23 @@ impl PushJob {
 
     async fn run(mut self) -> Result<Report, Error> {
         let cancelled = self.settings.take_cancelled();
-        let connection = self.connection.clone();
-        connection.run_confirmed(self.push(), cancelled).await
+        let (connection, is_read_once) = (self.connection.clone(), AtomicBool::new(false));
+        let ended = connection.run_confirmed(self.push(&is_read_once), cancelled).await;
+        match ended {
+            Err(error) if is_read_once.into_inner() && error.report().is_none() => {
+                Err(Cause::Input(Box::new(error)).into())
+            }
+            ended => ended,
+        }
     }
 
-    async fn push(mut self) -> Result<Report, Error> {
+    async fn push(mut self, is_read_once: &AtomicBool) -> Result<Report, Error> {
         let target = self.connection.server_path(&self.to)?;
         let filters = self.settings.filters().await?;
         let content = self.content;
         let opening = blocking::spawn(move || open(content, &target));
         let offers = opening.await.map_err(|_| Cause::Abandoned)??;
+        is_read_once.store(offers.iter().any(|offer| offer.source.input().is_some()), Ordering::Relaxed);
         if self.is_dry_run {
             let progress = ProgressState::new(Phase::Listing, offers.len(), None);
             let preview = Preview {

@@ -122,10 +122,7 @@ pub(super) fn not_taken(code: FaultCode) -> Diagnosis {
             ErrorKind::Refused,
             "give another path within the served root, or rename the file in the message",
         ),
-        FaultCode::NoSpace => there(
-            ErrorKind::Refused,
-            "ask the server's owner to free space, then run the same command again to resume",
-        ),
+        FaultCode::NoSpace => there(ErrorKind::Refused, FREE_SPACE_THERE),
         FaultCode::Integrity => {
             there(ErrorKind::Integrity, "push again; if it fails again, check the memory of both machines")
         }
@@ -270,7 +267,7 @@ pub(super) fn answered(code: FaultCode) -> Diagnosis {
             (Unreachable, "try again later")
         }
         FaultCode::SourceChanged | FaultCode::Gone => (Other, AGAIN),
-        FaultCode::NotResumable => (Other, "run the same command again, with the whole input"),
+        FaultCode::NotResumable => (Other, ANEW),
         FaultCode::SourceIo | FaultCode::SinkIo | FaultCode::NoSpace => {
             (Other, "ask the server's owner to check its disk and permissions")
         }
@@ -349,6 +346,32 @@ const MASS_DELETION: &str =
     "check that both directories are the right ones, e.g. with --dry-run; if so, give --yes";
 
 const PUSH_AGAIN: &str = "run the same command again; files that arrived are not sent again";
+
+/// Of an input that can be read once, such as a pipe: what is gone, another run cannot read again.
+pub(super) fn of_input(diagnosis: Diagnosis) -> Diagnosis {
+    let hint = match diagnosis.hint {
+        AGAIN => ANEW,
+        AGAIN_LATER => ANEW_LATER,
+        FREE_SPACE_THERE => FREE_SPACE_THERE_ANEW,
+        hint => hint,
+    };
+    Diagnosis { hint, ..diagnosis }
+}
+
+pub(super) const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after sets how long shiplane tries";
+
+const ANEW: &str = "run the same command again, with the whole input";
+
+const ANEW_LATER: &str = "run the same command again, with the whole input, when the peer is reachable; --give-up-after sets how long shiplane tries";
+
+const FREE_SPACE_THERE: &str =
+    "ask the server's owner to free space, then run the same command again to resume";
+
+const FREE_SPACE_THERE_ANEW: &str =
+    "ask the server's owner to free space, then run the same command again, with the whole input";
+
+pub(super) const CONTENT_UNNAMED: &str =
+    "add a file name to the target: NAME/DIR/FILE, or a ticket URL with /DIR/FILE at its end";
 
 const DAMAGED: &str = "the data was damaged in transit or by the peer; check the memory of both machines";
 

@@ -25,10 +25,14 @@ impl Provider {
         let is_listing = self.scan.is_some() && self.listed.is_empty();
         let awaited = if !self.lanes.is_empty() {
             Awaited::Chunks
-        } else if is_listing || !self.digests.is_empty() || !self.signature_jobs.is_idle() {
+        } else if !self.digests.is_empty() || !self.signature_jobs.is_idle() {
             Awaited::OwnDisk
         } else {
-            Awaited::PeersDisk
+            match self.source.input() {
+                Some(input) if is_listing && !input.is_full() => Awaited::Input,
+                None if is_listing => Awaited::OwnDisk,
+                Some(_) | None => Awaited::PeersDisk,
+            }
         };
         if self.reported_wait.replace(awaited) != Some(awaited) {
             (self.events)(TransferEvent::Awaits(awaited));
@@ -59,6 +63,8 @@ impl Provider {
         let len_bytes = moved_bytes.saturating_sub(self.reported_bytes);
         if len_bytes > 0 {
             self.reported_bytes = moved_bytes;
+            // Which says as much.
+            self.reported_wait = Some(Awaited::Chunks);
             (self.events)(TransferEvent::Moved { len_bytes });
         }
     }

@@ -106,7 +106,8 @@ impl Receiver {
         if !self.ledger.all_planned() {
             return Some(Awaited::OwnDisk);
         }
-        (!self.ended).then_some(Awaited::List)
+        let list = if self.target.is_in_parts() { Awaited::Input } else { Awaited::List };
+        (!self.ended).then_some(list)
     }
 }
 

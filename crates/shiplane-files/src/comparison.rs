@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex};
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath};
 
 use crate::{
-    buffers::Scratch,
     deletion::Deletion,
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
     filters::Filters,
-    hash::{READ_LEN_BYTES, hash_parts},
     lock,
     plan::Plan,
     platform::{self, Kind},
@@ -20,6 +18,7 @@ use crate::{
     scan::{Scan, Scanned},
     shape::Shape,
     source::Source,
+    sparse,
 };
 
 /// Takes the part of a destination that only looks. A handle: clones share what was found.
@@ -170,10 +169,13 @@ impl Comparison {
         let Some(dirs) = &self.0.dirs else { return Ok(Plan::Done) };
         let file = dirs.parent_of(path).and_then(|parent| platform::open_file(&parent.dir, path.file_name()));
         let file = file.map_err(failed)?;
-        let mut hasher = self.0.digest.hasher();
-        let read = |at, buffer: &mut [u8]| platform::read_at(&file, at, buffer).map_err(failed);
-        hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
-        if hasher.finish() != theirs {
+        let Entry { holes, size_bytes, .. } = entry;
+        let read = |at, buffer: &mut [u8]| platform::read_at(&file, at, buffer);
+        let is_same = || {
+            Ok(sparse::are_zeros(&file, holes, *size_bytes)?
+                && sparse::digest_of_data(self.0.digest, holes, *size_bytes, read)? == theirs)
+        };
+        if !is_same().map_err(failed)? {
             self.found(path.clone(), false, Difference::Content);
         }
         Ok(Plan::Done)

@@ -191,7 +191,7 @@ impl Publisher {
         }
         let parent = self.site.parent_of(&file.target)?;
         let temp = platform::open_file(&parent.dir, self.site.key.temp_name(file.id).as_bytes());
-        temp.and_then(|temp| self.site.hash(&temp, self.site.options.digest))
+        temp.and_then(|temp| self.site.hash_sparse(&temp, file.size_bytes))
             .map_err(|error| self.site.failed(Operation::Read, &file.target, error))
     }
 

@@ -6,11 +6,9 @@
 use std::io;
 
 use crate::{
-    buffers::Scratch,
     destination::Destination,
     dirs::DirHandle,
     error::{DestinationError, Operation},
-    hash::{READ_LEN_BYTES, hash_parts},
     journal::Journal,
     names::{self, JobKey, NameRefused},
     platform::{self, Kind, Stat},
@@ -289,27 +287,23 @@ impl Destination {
         file.is_begun = true;
         store.record(|batch| batch.begun(file.id, file.size_bytes, file.version, to))?;
         let temp = store.create_temp(&file)?;
-        let mut hasher = self.parts.site.options.digest.hasher();
+        let is_as_long = || Ok(platform::stat_open(&source).map_err(reading)?.size_bytes == file.size_bytes);
+        let was_as_long = is_as_long()?;
         let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
-        let mut copied_bytes = 0;
-        // The rest reads as zeros.
+        // What is not written reads as zeros.
         let sized = platform::set_len(&temp, file.size_bytes);
         sized
             .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))?;
-        let copy = |part: &[u8]| {
-            let at = copied_bytes;
-            copied_bytes += part.len() as u64;
-            if part.iter().all(|byte| *byte == 0) && copied_bytes <= file.size_bytes {
+        let copy = |at, part: &[u8]| {
+            if part.iter().all(|byte| *byte == 0) {
                 return Ok(());
             }
             platform::write_all_at(&temp, at, part)
                 .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))
         };
-        // A byte more than is due, so that a longer file is found out.
-        let range = 0..file.size_bytes.saturating_add(1);
-        let len_bytes = hash_parts(&mut hasher, range, &mut Scratch::new(READ_LEN_BYTES), read, copy)?;
-        let digest = hasher.finish();
-        if len_bytes != file.size_bytes || expected.is_some_and(|expected| expected != digest) {
+        let (algorithm, holes) = (self.parts.site.options.digest, sparse::holes_in(&source, file.size_bytes));
+        let digest = sparse::hash_content(algorithm, &holes, file.size_bytes, read, copy)?;
+        if !was_as_long || !is_as_long()? || expected.is_some_and(|expected| expected != digest) {
             store.drop_files(&[&file])?;
             return Ok(false);
         }

@@ -195,6 +195,13 @@ impl Site {
         Ok(hasher.finish())
     }
 
+    /// The digest of a file of `size_bytes` in the list of a sync.
+    pub(super) fn hash_sparse(&self, file: &File, size_bytes: u64) -> io::Result<Digest> {
+        let read = |at, buffer: &mut [u8]| self.read_at(file, at, buffer);
+        let holes = sparse::holes_in(file, size_bytes);
+        sparse::hash_content(self.options.digest, &holes, size_bytes, read, |_, _| Ok(()))
+    }
+
     /// The digest of a file that is to be compared with that of an entry: without its holes, which must be zeros here. `None` if they
     /// are not.
     pub(super) fn hash_as(&self, file: &File, entry: &Entry) -> io::Result<Option<Digest>> {

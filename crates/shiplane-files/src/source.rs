@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, RelPath, Version, escape};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, Holes, RelPath, Version, escape};
 
 use crate::{
     attributes::AttributesReader,
-    buffers::Scratch,
     error::SourceError,
     filters::Filters,
-    hash::{READ_LEN_BYTES, hash_parts},
     made_up::{self, MadeUpFiles},
     names,
     platform::{self, Input, Kind, Stat},
@@ -514,7 +512,7 @@ impl SourceFile {
         Ok(filled)
     }
 
-    /// Hashes the first `len_bytes`. `on_bytes` gets the length of each part once it is hashed; its error ends the hashing.
+    /// Hashes the first `len_bytes` for the list of a sync, but does not read its holes. `on_bytes` gets the length of each part once it is hashed; its error ends the hashing.
     ///
     /// # Errors
     ///
@@ -525,12 +523,12 @@ impl SourceFile {
         algorithm: DigestAlgorithm,
         on_bytes: impl Fn(u64) -> Result<(), E>,
     ) -> Result<Digest, E> {
-        let mut hasher = algorithm.hasher();
-        let longest = usize::try_from(len_bytes).map_or(READ_LEN_BYTES, |len| len.min(READ_LEN_BYTES));
+        let holes = match &self.bytes {
+            Bytes::OfFile(file) => sparse::holes_in(file, len_bytes),
+            Bytes::Held(_) => Holes::default(),
+        };
         let read = |at, buffer: &mut [u8]| self.read_at(at, buffer).map(|()| buffer.len()).map_err(E::from);
-        let each = |part: &[u8]| on_bytes(part.len() as u64);
-        hash_parts(&mut hasher, 0..len_bytes, &mut Scratch::new(longest), read, each)?;
-        Ok(hasher.finish())
+        sparse::hash_content(algorithm, &holes, len_bytes, read, |_, part| on_bytes(part.len() as u64))
     }
 
     /// Hashes the file of `entry` without its holes.

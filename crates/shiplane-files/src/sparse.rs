@@ -45,6 +45,38 @@ pub(super) fn digest_of_data<E>(
     Ok(hasher.finish())
 }
 
+/// Hashes a file of `size_bytes` as the lists of a sync do (SPEC 4.33), without reading its holes. `each` gets every part that is
+/// read, and where it is.
+pub(super) fn hash_content<E>(
+    algorithm: DigestAlgorithm,
+    holes: &Holes,
+    size_bytes: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+    mut each: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<Digest, E> {
+    let longest = usize::try_from(size_bytes).map_or(READ_LEN_BYTES, |len| len.min(READ_LEN_BYTES));
+    let (mut hasher, mut buffer, mut at) = (algorithm.sparse_hasher(), Scratch::new(longest), 0);
+    for range in holes.data(size_bytes) {
+        hasher.update_zeros(range.start - at);
+        at = range.start;
+        let each = |part: &[u8]| {
+            let from = at;
+            at += part.len() as u64;
+            each(from, part)
+        };
+        hash_parts(&mut hasher, range, &mut buffer, &mut read, each)?;
+    }
+    hasher.update_zeros(size_bytes.saturating_sub(at));
+    Ok(hasher.finish())
+}
+
+/// The holes of an open file, of which those that cannot be told are read as what they are.
+pub(super) fn holes_in(file: &File, size_bytes: u64) -> Holes {
+    let found =
+        if size_bytes < LEAST_SIZE_BYTES { Ok(Vec::new()) } else { platform::holes_of(file, size_bytes) };
+    Holes::longest_of(found.unwrap_or_default())
+}
+
 /// Whether a file reads as zeros wherever the peer's has these holes. Its own holes are not read.
 pub(super) fn are_zeros(file: &File, holes: &Holes, size_bytes: u64) -> io::Result<bool> {
     if holes.is_empty() {

@@ -192,9 +192,9 @@ impl ActiveFile {
         if self.size_bytes == UNKNOWN_SIZE { 0 } else { self.size_bytes }
     }
 
-    /// Whether nothing of it is to come though it is not empty.
+    /// Whether nothing of it is to come though it is neither empty nor a copy of what is here.
     pub(super) fn is_all_hole(&self) -> bool {
-        self.size_bytes > 0 && self.hole_bytes == self.size_bytes
+        self.size_bytes > 0 && self.hole_bytes == self.size_bytes && !self.is_sealed
     }
 
     /// Whether it can be opened again once it has its final mode.

@@ -6,10 +6,11 @@ use core::fmt;
 use ring::digest::{Context, SHA256};
 use thiserror::Error;
 
-use self::piece::PieceHasher;
+use self::{piece::PieceHasher, sparse::SparseHasher};
 use crate::{hex, limits::MAX_DIGEST_GAP};
 
 mod piece;
+mod sparse;
 
 pub use self::piece::Piece;
 
@@ -43,6 +44,12 @@ impl DigestAlgorithm {
             (Self::Blake3, Some(piece)) => Hasher(Inner::Piece(Box::new(PieceHasher::new(piece)))),
             (Self::Blake3 | Self::Sha256, _) => self.hasher(),
         }
+    }
+
+    /// Starts the hasher of a whole file that does without blocks of zeros (SPEC 4.33): that of lists of a sync.
+    #[must_use]
+    pub fn sparse_hasher(self) -> Hasher {
+        Hasher(Inner::Sparse(SparseHasher::new(self).into()))
     }
 
     /// The plain digest of `data`.
@@ -128,6 +135,7 @@ enum Inner {
     Sha256(Box<Context>),
     Blake3(Box<blake3::Hasher>),
     Piece(Box<PieceHasher>),
+    Sparse(Box<SparseHasher>),
 }
 
 impl Hasher {
@@ -147,6 +155,20 @@ impl Hasher {
             Inner::Sha256(context) => context.update(data),
             Inner::Blake3(hasher) => _ = hasher.update(data),
             Inner::Piece(hasher) => hasher.update(data),
+            Inner::Sparse(hasher) => hasher.update(data),
+        }
+    }
+
+    /// Appends so many zeros. A [`sparse_hasher`](DigestAlgorithm::sparse_hasher) does without them.
+    pub fn update_zeros(&mut self, mut len_bytes: u64) {
+        if let Inner::Sparse(hasher) = &mut self.0 {
+            return hasher.zeros(len_bytes);
+        }
+        const ZEROS: &[u8] = &[0; 4096];
+        while len_bytes > 0 {
+            let part = usize::try_from(len_bytes).map_or(ZEROS, |len| &ZEROS[..len.min(ZEROS.len())]);
+            self.update(part);
+            len_bytes -= part.len() as u64;
         }
     }
 
@@ -166,6 +188,7 @@ impl Hasher {
             }
             Inner::Blake3(hasher) => (Digest(*hasher.finalize().as_bytes()), Vec::new()),
             Inner::Piece(hasher) => hasher.finish(),
+            Inner::Sparse(hasher) => (hasher.finish(), Vec::new()),
         }
     }
 }

@@ -12,6 +12,8 @@ fn diverged(source: (&Machine, &str), copy: (&Machine, &str)) {
         let same = machine.write(&format!("{root}/same"), "same");
         fs::File::options().write(true).open(same).and_then(|file| file.set_modified(time)).expect("a time");
         machine.write(&format!("{root}/touched"), "touched");
+        let sparse = fs::File::create(machine.file(&format!("{root}/sparse"))).expect("a file");
+        sparse.set_len(1 << 28).expect("a hole");
         machine.write(&format!("{root}/d/larger"), mine);
         machine.write(&format!("{root}/d/alike"), &mine[..4]);
         machine.write(&format!("{root}/skipped.o"), mine);
@@ -63,7 +65,7 @@ fn a_dry_run_of_a_get_says_what_it_would_do_and_does_nothing() {
     assert!(all.contains(&"here: remove file old/y (not at the source)".to_owned()), "{all:?}");
     assert_eq!(all.len(), 7, "{all:?}");
     let none = told(&here, &["get", server.ticket(), "none/at/all"]);
-    assert_eq!(none.len(), 8, "{none:?}");
+    assert_eq!(none.len(), 9, "{none:?}");
     assert_eq!(told(&here, &["get", &server.ticket_for("same"), "copy/same"]), [""; 0]);
     assert_eq!(told(&here, &["get", &server.ticket_for("new/x"), "x"]), ["here: take x (new at the source)"]);
     assert_eq!(listing(&here.file("")), before);
@@ -91,7 +93,7 @@ fn a_dry_run_of_a_push_says_what_it_would_do_there_and_does_nothing() {
     );
     let kept = told(&here, &["push", "src/.", &server.ticket_for("src"), "--keep-existing"]);
     assert!(kept.contains(&"there: keep d/alike (exists with different content)".to_owned()), "{kept:?}");
-    assert_eq!(told(&here, &["push", "src", &server.ticket_for("none")]).len(), 8);
+    assert_eq!(told(&here, &["push", "src", &server.ticket_for("none")]).len(), 9);
     assert_eq!(told(&here, &["push", "src/same", &server.ticket_for("src")]), [""; 0]);
     assert_eq!(
         told(&here, &["push", "src/same", &server.ticket_for("none")]),

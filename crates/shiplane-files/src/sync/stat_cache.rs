@@ -132,7 +132,7 @@ const HAS_INODES: bool = cfg!(unix);
 /// 2 s: FAT keeps even seconds; all others are finer.
 const COARSEST_TICK: Duration = Duration::from_secs(2);
 
-const MAGIC: &Magic = b"shiplane-stat 2\n";
+const MAGIC: &Magic = b"shiplane-stat 3\n";
 
 const ENTRY_LEN_BYTES: usize = 48;
 
@@ -189,7 +189,7 @@ mod tests {
     fn the_bytes_of_a_cache_are_these() {
         let two = of([([2; 16], [0xbb; 32]), ([1; 16], [0xaa; 32])]);
         let content = [&[1; 16][..], &[0xaa; 32], &[2; 16], &[0xbb; 32]].concat();
-        let sealed = [&b"shiplane-stat 2\n"[..], &content].concat();
+        let sealed = [&b"shiplane-stat 3\n"[..], &content].concat();
         let check = Digest::blake3(&sealed);
         assert_eq!(encode(&two), [&sealed[..], check.as_bytes()].concat());
         assert_eq!(decode(&encode(&two)), Some(two));

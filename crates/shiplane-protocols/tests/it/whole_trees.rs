@@ -10,7 +10,7 @@ use std::{
 };
 
 use cap_std::{ambient_authority, fs::Dir};
-use shiplane_files::internals::Existing;
+use shiplane_files::internals::{Existing, sync::Change};
 use shiplane_protocols::internals::{WriteLimits, sync::synchronise};
 
 use crate::{
@@ -162,16 +162,46 @@ async fn holes_of_terabytes_cost_neither_time_nor_space_in_either_direction() {
 }
 
 #[tokio::test]
-async fn a_sync_leaves_holes_as_they_are() {
+async fn a_sync_neither_reads_nor_sends_holes_and_takes_written_zeros_for_the_same() {
     let world = World::syncing();
-    let file = File::create(world.dest().join("f")).unwrap();
-    file.set_len(64 << 20).unwrap();
-    file.write_all_at(&[7; 100], 32 << 20).unwrap();
+    fill_with_holes(&world.dest());
+    for (root, is_written) in [(world.dest(), true), (world.source(), false)] {
+        fs::write(root.join("zeros"), vec![0; if is_written { 300_000 } else { 0 }]).unwrap();
+        File::options().write(true).open(root.join("zeros")).unwrap().set_len(300_000).unwrap();
+    }
     let client = admitted(&world).await;
-    let report = sync(&world, &client).await;
-    assert!(report.sent_bytes < 1 << 16, "{}", report.sent_bytes);
-    assert_eq!(tree(&world.source()), tree(&world.dest()));
-    assert!(allocated(&world.source().join("f")) < 1 << 20);
+    let (asked, job) = (&client, &job(&world));
+    let sync = || async move {
+        let report = synchronise(asked, job, Arc::new(|_| ())).await.unwrap();
+        assert!(report.left.is_empty(), "{:?}", report.left);
+        report
+    };
+    let report = sync().await;
+    assert!(report.sent_bytes < 300_000 && report.received_bytes == 0, "{}", report.sent_bytes);
+    assert!(
+        report
+            .actions
+            .iter()
+            .all(|action| !action.path.to_string().contains("zeros") || action.change == Change::SetMetadata)
+    );
+    let without_zeros = |root: PathBuf| {
+        let mut found = extents(&root);
+        assert!(found.remove(Path::new("zeros")).is_some());
+        found
+    };
+    assert_eq!(without_zeros(world.source()), without_zeros(world.dest()));
+
+    // Back: something in the middle of a hole, and another name, under which it is copied.
+    let changed = File::options().write(true).open(world.source().join("vast")).unwrap();
+    changed.write_all_at(&[8; 100], 1 << 38).unwrap();
+    fs::rename(world.source().join("hole"), world.source().join("moved")).unwrap();
+    let report = sync().await;
+    assert!(report.received_bytes < 300_000 && report.sent_bytes == 0, "{}", report.received_bytes);
+    assert_eq!(without_zeros(world.source()), without_zeros(world.dest()));
+    let mut data = [0; 100];
+    File::open(world.dest().join("vast")).unwrap().read_exact_at(&mut data, 1 << 38).unwrap();
+    assert_eq!(data, [8; 100]);
+    assert_eq!(sync().await.actions, []);
 }
 
 /// Deeper than a path may be in one call, with line breaks and bytes that are no text in its names.

@@ -63,10 +63,8 @@ pub fn small_tree(root: &Path, files: usize, directories: usize) -> Result<()> {
 }
 
 fn small_files(root: &Path, size: Size, noise: &mut Rng) -> Result<()> {
-    for directory in directory_names(root, size.directories) {
-        make_directory(&directory)?;
-    }
     let directories: Vec<PathBuf> = directory_names(root, size.directories).collect();
+    directories.iter().try_for_each(|directory| make_directory(directory))?;
     for (i, directory) in (0..size.small_files).zip(directories.iter().cycle()) {
         let path = directory.join(format!("{i:05}.dat"));
         let len_bytes = noise.log_normal(MEDIAN_SMALL_BYTES, SPREAD).min(MAX_SMALL_BYTES as f64) as u64;
@@ -103,19 +101,13 @@ fn odd_entries(root: &Path, noise: &mut Rng) -> Result<()> {
     }
     let program = root.join("program.sh");
     fs::write(&program, "#!/bin/sh\necho shiplane\n").context("cannot write program.sh")?;
-    make_executable(&program)?;
+    #[cfg(unix)]
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .context("cannot set the mode of program.sh")?;
     age_file(&program, Duration::from_secs(1_000_000_000))?;
-    deep_path(root, noise)
-}
-
-/// A path of many components, below the limit of SPEC 4.5.
-fn deep_path(root: &Path, noise: &mut Rng) -> Result<()> {
-    let mut directory = root.join("deep");
-    for level in 0..DEPTH {
-        directory.push(format!("{level}"));
-    }
-    make_directory(&directory)?;
-    write_noise(&directory.join("bottom"), 1000, noise)
+    let deep = root.join("deep").join((0..DEPTH).map(|level| level.to_string()).collect::<PathBuf>());
+    make_directory(&deep)?;
+    write_noise(&deep.join("bottom"), 1000, noise)
 }
 
 /// Makes a directory and those that it is in.
@@ -141,18 +133,6 @@ fn write_noise(path: &Path, len_bytes: u64, noise: &mut Rng) -> Result<()> {
 fn age_file(path: &Path, age: Duration) -> Result<()> {
     filetime::set_file_mtime(path, (SystemTime::now() - age).into())
         .with_context(|| format!("cannot set the time of {path:?}"))
-}
-
-#[cfg(unix)]
-fn make_executable(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(path, mode).with_context(|| format!("cannot set the mode of {path:?}"))
-}
-
-#[cfg(not(unix))]
-fn make_executable(_path: &Path) -> Result<()> {
-    Ok(())
 }
 
 /// Any number would do; it only has to stay the same.

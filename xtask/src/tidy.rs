@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-pub(crate) use self::surface::LIBRARIES;
+pub(crate) use self::layers::libraries;
 
 use xtask::cargo;
 
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         violations.extend(words::check(file));
         violations.extend(spec.check(file));
     }
-    violations.extend(cycles::check(root, &LIBRARIES)?);
+    violations.extend(cycles::check(root, libraries())?);
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
     violations.extend(surface::check(root, args.bless)?);

@@ -8,13 +8,13 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, Result};
 
 use super::PACKAGE;
-use crate::tidy::LIBRARIES;
+use crate::tidy::libraries;
 
 /// Makes this `cargo build` one whose coverage is seen.
 pub(super) fn measure(command: &mut Command) -> Result<()> {
     let wrapper = std::env::current_exe().context("cannot find this program itself")?;
     command.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env(SWITCH, "1");
-    for name in LIBRARIES.into_iter().chain([PACKAGE]) {
+    for name in libraries().chain([PACKAGE]) {
         // Unoptimised code would try a tenth of the inputs; its checks of overflow stay.
         command.arg("--config").arg(format!("profile.dev.package.{name}.opt-level=2"));
     }

@@ -104,9 +104,10 @@ fn closure(name: &str) -> Result<BTreeSet<String>> {
 const TOP: &str = "shiplane-cli";
 
 /// What most programs need, and all that the command line uses.
-const FRONT: &str = "shiplane";
+pub(super) const FRONT: &str = "shiplane";
 
-const TRANSPORT: &str = "shiplane-transport";
+/// Its private parts may name quinn; its public ones must not.
+pub(super) const TRANSPORT: &str = "shiplane-transport";
 
 /// The transport's feature for connections that it does not authenticate.
 const DIALECT_FEATURE: &str = "dialect";
@@ -119,6 +120,11 @@ const TEST_PEERS: &str = "lab";
 
 /// What a crate names only for its tests: hostile peers, and streams that a test plays by hand.
 const FOR_TESTS: [(&str, &str); 2] = [(TOP, TEST_PEERS), (DIALECT, "quinn")];
+
+/// All crates but the top, from the bottom up.
+pub(crate) fn libraries() -> impl Iterator<Item = &'static str> {
+    LAYERS.iter().map(|layer| layer[0]).filter(|name| *name != TOP)
+}
 
 /// From the bottom up: a crate, those of ours that it may use, what it must not reach by any way, and what it must not
 /// name itself, though a lower layer may bring it. What a crate of ours may not use it cannot reach, as that holds for

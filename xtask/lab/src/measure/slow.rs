@@ -94,42 +94,15 @@ fn run_all(programs: &Programs, all: Vec<(Case, Contender)>, scratch: &Scratch) 
 }
 
 impl Case {
-    const fn new(link_kbit: u32, file_len_bytes: u64) -> Self {
-        let (name, change, limit, kill_after_ms) = (None, None, None, u64::MAX);
-        Self {
-            name,
-            verb: Verb::Get,
-            files: 1,
-            file_len_bytes,
-            link_kbit,
-            change,
-            limit,
-            kill_after_ms,
-            kills: 0,
-        }
-    }
-
     /// More than the link carries in 120 s, killed after 60 s and again after 60 s.
     const fn compared(name: &'static str, link_kbit: u32) -> Self {
-        let case = Self::new(link_kbit, link_kbit as u64 * 125 * 120).killed(2, 60_000);
-        Self { name: Some(name), ..case }
-    }
-
-    const fn killed(self, kills: u64, kill_after_ms: u64) -> Self {
-        Self { kills, kill_after_ms, ..self }
+        let file_len_bytes = link_kbit as u64 * 125 * 120;
+        Self { name: Some(name), link_kbit, file_len_bytes, kills: 2, kill_after_ms: 60_000, ..CASE }
     }
 
     /// As many files of 8 kB as make up the same.
     const fn small(self) -> Self {
         Self { files: (self.file_len_bytes / SMALL_BYTES) as u32, file_len_bytes: SMALL_BYTES, ..self }
-    }
-
-    const fn limited(self, bytes_per_second: u64) -> Self {
-        Self { limit: Some(bytes_per_second), ..self }
-    }
-
-    const fn changing(self, after_ms: u64, to_kbit: u32) -> Self {
-        Self { change: Some((after_ms, to_kbit)), ..self }
     }
 
     fn title(&self) -> String {
@@ -234,16 +207,28 @@ impl Case {
 
 const HEADINGS: &str = "over a slow link||kbit/s|kills|of|sent again for each|at most|holds";
 
-const SHORT: &[Case] = &[Case::new(2400, 1_500_000).killed(1, 3000)];
+const CASE: Case = Case {
+    name: None,
+    verb: Verb::Get,
+    files: 1,
+    file_len_bytes: 9_000_000,
+    link_kbit: 2400,
+    change: None,
+    limit: None,
+    kill_after_ms: 10_000,
+    kills: 3,
+};
+
+const SHORT: &[Case] = &[Case { file_len_bytes: 1_500_000, kills: 1, kill_after_ms: 3000, ..CASE }];
 
 const FULL: &[Case] = &[
-    Case::new(2400, 9_000_000).killed(3, 10_000),
-    Case::new(2400, 9_000_000).small().killed(3, 10_000),
-    Case::new(100_000, 9_000_000).limited(300_000).killed(3, 10_000),
-    Case::new(64, 500_000).killed(2, 30_000),
-    Case::new(128, 1_000_000),
-    Case::new(24_000, 3_000_000).changing(500, 240),
-    Case::new(240, 30_000_000).changing(5000, 24_000),
+    CASE,
+    CASE.small(),
+    Case { link_kbit: 100_000, limit: Some(300_000), ..CASE },
+    Case { link_kbit: 64, file_len_bytes: 500_000, kills: 2, kill_after_ms: 30_000, ..CASE },
+    Case { link_kbit: 128, file_len_bytes: 1_000_000, kills: 0, ..CASE },
+    Case { link_kbit: 24_000, file_len_bytes: 3_000_000, kills: 0, change: Some((500, 240)), ..CASE },
+    Case { link_kbit: 240, file_len_bytes: 30_000_000, kills: 0, change: Some((5000, 24_000)), ..CASE },
 ];
 
 const COMPARED: [Case; 4] = [
@@ -272,15 +257,15 @@ mod tests {
 
     #[test]
     fn what_a_kill_may_cost_follows_the_slower_of_link_and_limit() {
-        let case = Case::new(24_000, 1);
+        let case = Case { link_kbit: 24_000, ..CASE };
         assert_eq!(case.most_bytes(), 6_000_000);
-        assert_eq!(case.limited(300_000).most_bytes(), 600_000);
-        assert_eq!(Case::new(64, 1).most_bytes(), 256 << 10);
+        assert_eq!(Case { limit: Some(300_000), ..case }.most_bytes(), 600_000);
+        assert_eq!(Case { link_kbit: 64, ..CASE }.most_bytes(), 256 << 10);
     }
 
     #[test]
     fn what_was_carried_in_vain_is_shared_among_the_kills() {
-        let case = Case::new(64, 1_000_000).killed(2, 1);
+        let case = Case { link_kbit: 64, file_len_bytes: 1_000_000, kills: 2, ..CASE };
         let row =
             |carried_bytes| case.row(&Contender::other(Program::Rsync), 2, carried_bytes)[5..].join("|");
         assert_eq!(row(1_050_000 + 2 * 262_144), "262.1 kB|262.1 kB|yes");

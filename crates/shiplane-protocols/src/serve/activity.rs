@@ -176,7 +176,7 @@ impl UnderWay {
 
     /// Counts what a transfer of this job does, and logs what a server logs.
     pub(super) fn events(self: &Arc<Self>, direction: Direction) -> EventFn {
-        let (job, log) = (Arc::clone(self), server_events());
+        let (job, log) = (Arc::clone(self), server_events(direction == Direction::Sent));
         Arc::new(move |event| {
             match event {
                 TransferEvent::Moved { len_bytes } => {

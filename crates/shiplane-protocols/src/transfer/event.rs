@@ -12,12 +12,13 @@ use super::limit::Limit;
 /// Called from any thread of the transfer, so it must be quick.
 pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
 
-/// A server's: what it cannot write is logged with the cause, which the peer is not told. At most [`MAX_LOGGED`] lines a
+/// A server's: what it leaves out itself, which is `at_source` or not, is logged with the whole cause. At most [`MAX_LOGGED`] lines a
 /// transfer, since it is the peer that says what there is.
-pub(crate) fn server_events() -> EventFn {
+pub(crate) fn server_events(is_source: bool) -> EventFn {
     let logged = AtomicU64::new(0);
     Arc::new(move |event| {
-        if let TransferEvent::LeftOut { path, why: Some(why), .. } = event
+        if let TransferEvent::LeftOut { path, why: Some(why), at_source, .. } = event
+            && at_source == is_source
             && logged.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED
         {
             tracing::warn!(%path, %why, "left out");
@@ -75,7 +76,7 @@ pub enum TransferEvent {
         reason: LeftOutReason,
         /// Escaped.
         path: String,
-        /// What has failed, if it was on this side. Safe to print.
+        /// What has failed; of the other side its reason and what its system says. Safe to print.
         why: Option<String>,
         /// Whether it is the provider that leaves it out, and not the receiver.
         at_source: bool,

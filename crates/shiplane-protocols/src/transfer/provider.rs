@@ -306,8 +306,8 @@ impl Provider {
                 self.entries.admit(bytes);
                 Ok(())
             }
-            Some(ReceiverRecord::LeftOut { reason, path }) => {
-                (self.events)(left_out_there(reason, &path));
+            Some(ReceiverRecord::LeftOut { reason, path, cause }) => {
+                (self.events)(left_out_there(reason, &path, &cause));
                 Ok(())
             }
             Some(ReceiverRecord::WantSignatures { span, average_bytes }) => {

@@ -23,13 +23,14 @@ use crate::{
 type LeftOut = (String, LeftOutReason, bool);
 
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<LeftOut>>>);
+struct Log(Arc<Mutex<Vec<LeftOut>>>, Arc<Mutex<Vec<String>>>);
 
 impl Log {
     fn events(&self) -> EventFn {
         let told = self.clone();
         Arc::new(move |event| {
-            if let TransferEvent::LeftOut { path, reason, at_source, .. } = event {
+            if let TransferEvent::LeftOut { path, reason, at_source, why } = event {
+                told.1.lock().unwrap().extend(why);
                 told.0.lock().unwrap().push((path, reason, at_source));
             }
         })
@@ -101,6 +102,9 @@ fn a_push_names_what_cannot_be_written_there_and_the_rest_arrives() {
         let report = pushed.await.unwrap();
         assert_eq!(told.take(), expected(false));
         assert_eq!((report.left_out_here, report.left_out_there), (0, 24));
+        let words = told.1.lock().unwrap().clone();
+        let as_there = format!("{}: the disk is broken", LeftOutReason::Failed);
+        assert!(words.contains(&as_there), "{words:?}");
         let mut arrived = tree(&world.dest());
         arrived.retain(|path, _| !path.starts_with("locked") || path == Path::new("locked"));
         assert_eq!(tree(&world.source()), arrived, "and nothing of ours is left");

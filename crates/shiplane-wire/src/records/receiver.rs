@@ -64,6 +64,8 @@ pub enum ReceiverRecord {
         reason: LeftOutReason,
         /// Which, in a form to print.
         path: EscapedPath,
+        /// What the receiver's system says, if that is the cause, in a form to print. Only 255 bytes of it are sent.
+        cause: EscapedPath,
     },
     /// What its last second was spent on.
     Load(Load),
@@ -95,9 +97,10 @@ impl ReceiverRecord {
                 out.put_u32_le(*average_bytes);
             }),
             Self::Admit { bytes } => put_record(out, ADMIT, |out| out.put_u64_le(*bytes)),
-            Self::LeftOut { reason, path } => {
-                put_record(out, LEFT_OUT, |out| put_left_out(*reason, path, out))
-            }
+            Self::LeftOut { reason, path, cause } => put_record(out, LEFT_OUT, |out| {
+                put_left_out(*reason, path, out);
+                put_cause(cause, out);
+            }),
             Self::Load(load) => put_record(out, LOAD, |out| load.put(out)),
         }
         Ok(())
@@ -120,7 +123,9 @@ impl ReceiverRecord {
             ADMIT => Self::Admit { bytes: fields.u64()? },
             LEFT_OUT => {
                 let (reason, path) = read_left_out(fields)?;
-                Self::LeftOut { reason, path }
+                let len_bytes = fields.u8()?;
+                let cause = EscapedPath::from_wire(fields.bytes(usize::from(len_bytes))?);
+                Self::LeftOut { reason, path, cause: cause.ok_or(RecordError::NotEscaped)? }
             }
             LOAD => Self::Load(Load::read(fields)?),
             _ => return Err(RecordError::UnknownType { tag }),
@@ -244,6 +249,17 @@ pub fn fuzz_records_receiver(data: &[u8]) {
     fuzz::any_split(data, |pieces| fuzz::records(pieces, ReceiverRecord::encode));
 }
 
+/// As much as has a length of one byte, in whole characters.
+fn put_cause(cause: &EscapedPath, out: &mut BytesMut) {
+    let text = cause.as_str();
+    let mut len_bytes = text.len().min(usize::from(u8::MAX));
+    while !text.is_char_boundary(len_bytes) {
+        len_bytes -= 1;
+    }
+    out.put_u8(len_bytes as u8);
+    out.put_slice(&text.as_bytes()[..len_bytes]);
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec;
@@ -279,8 +295,12 @@ mod tests {
                 b"\x19\x07\0\0\0\x5a\0\0\x0a\0\0\0",
             ),
             (
-                ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"x\x1b") },
-                b"\x18\x08\0\0\0\x08\x05\0x\\x1b",
+                ReceiverRecord::LeftOut {
+                    reason: LeftOutReason::InTheWay,
+                    path: EscapedPath::new(b"x\x1b"),
+                    cause: EscapedPath::new(b"no"),
+                },
+                b"\x18\x0b\0\0\0\x08\x05\0x\\x1b\x02no",
             ),
             (ReceiverRecord::Admit { bytes: 0x0102 }, b"\x17\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
             (signatures, b"\x16\x1c\0\0\0\x03\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x08\0\0"),
@@ -290,6 +310,21 @@ mod tests {
             record.encode(&mut out).unwrap();
             assert_eq!(out, bytes, "{record:?}");
             assert_eq!(decode(out), Ok(Some(record)));
+        }
+    }
+
+    #[test]
+    fn of_a_long_cause_the_beginning_is_sent_and_what_drives_a_terminal_is_refused() {
+        let (reason, path) = (LeftOutReason::Failed, EscapedPath::new(b"x"));
+        let cause = EscapedPath::new("é".repeat(200).as_bytes());
+        let mut out = BytesMut::new();
+        ReceiverRecord::LeftOut { reason, path: path.clone(), cause }.encode(&mut out).unwrap();
+        let cause = EscapedPath::new("é".repeat(127).as_bytes());
+        assert_eq!(decode(out.clone()), Ok(Some(ReceiverRecord::LeftOut { reason, path, cause })));
+        let last = out.len() - 1;
+        for ending in [0x1b, 0xff] {
+            out[last] = ending;
+            assert_eq!(decode(out.clone()), Err(RecordError::NotEscaped));
         }
     }
 

@@ -237,7 +237,11 @@ fn receiver_records() -> Seeds {
         ReceiverRecord::Load(Load { disk: 90, network: 10, ..Load::default() }),
         ReceiverRecord::WantSignatures { span: span(0, 1, 4), average_bytes: 2048 },
         ReceiverRecord::Admit { bytes: 1 << 17 },
-        ReceiverRecord::LeftOut { reason: LeftOutReason::InTheWay, path: EscapedPath::new(b"\x1bx") },
+        ReceiverRecord::LeftOut {
+            reason: LeftOutReason::InTheWay,
+            path: EscapedPath::new(b"\x1bx"),
+            cause: EscapedPath::new(b"busy"),
+        },
     ];
     let mut stream = BytesMut::new();
     all.iter().for_each(|record| record.encode(&mut stream).unwrap());

@@ -224,8 +224,12 @@ fn receiver_record() -> impl Strategy<Value = ReceiverRecord> {
         Just(ReceiverRecord::Alive),
         load().prop_map(ReceiverRecord::Load),
         any::<u64>().prop_map(|bytes| ReceiverRecord::Admit { bytes }),
-        (prop::sample::select(LeftOutReason::ALL.to_vec()), any::<Vec<u8>>())
-            .prop_map(|(reason, path)| ReceiverRecord::LeftOut { reason, path: EscapedPath::new(&path) }),
+        (prop::sample::select(LeftOutReason::ALL.to_vec()), any::<Vec<u8>>(), any::<[u8; 20]>()).prop_map(
+            |(reason, path, cause)| {
+                let (path, cause) = (EscapedPath::new(&path), EscapedPath::new(&cause));
+                ReceiverRecord::LeftOut { reason, path, cause }
+            }
+        ),
     ]
 }
 

@@ -14,8 +14,13 @@ use super::{
 };
 
 /// The receiver leaves out a path.
-pub(super) fn left_out_there(reason: LeftOutReason, path: &EscapedPath) -> TransferEvent {
-    TransferEvent::LeftOut { reason, path: path.to_string(), why: None, at_source: false }
+pub(super) fn left_out_there(
+    reason: LeftOutReason,
+    path: &EscapedPath,
+    cause: &EscapedPath,
+) -> TransferEvent {
+    let why = (!cause.as_str().is_empty()).then(|| format!("{reason}: {cause}"));
+    TransferEvent::LeftOut { reason, path: path.to_string(), why, at_source: false }
 }
 
 impl Provider {

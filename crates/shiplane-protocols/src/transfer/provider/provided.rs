@@ -39,8 +39,8 @@ impl Provided {
     /// If the connection fails first, or if the receiver says anything else.
     pub(crate) async fn published(&mut self, events: &EventFn) -> Result<(), TransferError> {
         while let Some(record) = self.receiver.next().await? {
-            if let ReceiverRecord::LeftOut { reason, path } = record {
-                events(left_out_there(reason, &path));
+            if let ReceiverRecord::LeftOut { reason, path, cause } = record {
+                events(left_out_there(reason, &path, &cause));
             }
         }
         Ok(())

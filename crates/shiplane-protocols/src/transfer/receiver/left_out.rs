@@ -1,7 +1,9 @@
 //! What a transfer leaves out, on either side.
 
+use std::error::Error as _;
+
 use shiplane_files::internals::LeftOut;
-use shiplane_wire::{LeftOutReason, ReceiverRecord};
+use shiplane_wire::{EscapedPath, LeftOutReason, ReceiverRecord};
 
 use super::{
     super::{error::TransferError, event::TransferEvent},
@@ -30,7 +32,10 @@ impl Receiver {
             (self.events)(TransferEvent::LeftOut { reason, path: shown, why, at_source: false });
             // The end record has the number of all, for a provider that does not read these.
             if self.records.backlog_bytes() < MAX_BACKLOG_BYTES {
-                self.records.push(&ReceiverRecord::LeftOut { reason, path })?;
+                // As in a sync, what the system says, and nothing of how this side calls things.
+                let cause = error.source().map(ToString::to_string).unwrap_or_default();
+                let cause = EscapedPath::new(cause.as_bytes());
+                self.records.push(&ReceiverRecord::LeftOut { reason, path, cause })?;
             }
         }
         Ok(())

@@ -217,13 +217,7 @@ impl FileServer {
         transport.shutdown(CLOSE_TIMEOUT).await;
     }
 
-    /// The transfers under way.
-    #[must_use]
-    pub fn active_transfers(&self) -> usize {
-        self.tasks.len()
-    }
-
-    /// What they are, in the order in which they began.
+    /// The transfers under way, in the order in which they began.
     #[must_use]
     pub fn under_way(&self) -> Vec<Arc<UnderWay>> {
         self.activity.list()

@@ -189,14 +189,10 @@ impl<'a> Merge<'a> {
         let (mut leaves, mut directories) = (Vec::new(), Vec::new());
         // Leaves that cannot keep their name, beside the one that does.
         let (mut homeless, mut outlived) = (Vec::new(), BTreeSet::new());
-        let merge = |nodes: [Option<&Node>; 3]| {
-            let [was, ours, theirs] = nodes.map(|node| node.and_then(Node::directory));
-            Node::Directory(merge_directory(was, ours, theirs))
-        };
         for (path, nodes) in side_by_side([base, local, remote]) {
             let [was, ours, theirs] = nodes.map(|node| node.is_some_and(Node::is_directory));
             if if ours == was { theirs } else { ours } {
-                directories.push((path.clone(), merge(nodes)));
+                directories.push((path.clone(), nodes));
             }
             let [was, ours, theirs] = nodes.map(|node| node.filter(|node| !node.is_directory()));
             match merge_leaf(was, ours, theirs) {
@@ -214,9 +210,7 @@ impl<'a> Merge<'a> {
             }
         }
         let mut leaves = BTreeMap::from_iter(leaves);
-        let above = with_parents(directories, &leaves, |path| {
-            merge([base, local, remote].map(|side| side.get(path)))
-        });
+        let above = with_parents([base, local, remote], directories, &leaves, merge_directory);
         let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
         for path in in_the_way {
             if let Some(leaf) = leaves.remove(&path) {
@@ -319,21 +313,25 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// These directories and those above them and the leaves, which `parent` gives: a directory stays as long as anything in it
+/// These directories and those above them and the leaves, each as `merge` says: a directory stays as long as anything in it
 /// does, be it an empty directory.
 fn with_parents(
-    directories: Vec<(RelPath, Node)>,
+    sides: [&Manifest; 3],
+    directories: Vec<(RelPath, [Option<&Node>; 3])>,
     leaves: &BTreeMap<RelPath, Node>,
-    parent: impl Fn(&RelPath) -> Node,
+    merge: impl Fn([Option<Stamp>; 3]) -> Stamp,
 ) -> BTreeMap<RelPath, Node> {
+    let merge =
+        |nodes: [Option<&Node>; 3]| Node::Directory(merge(nodes.map(|node| node.and_then(Node::directory))));
     let paths: Vec<_> = leaves.keys().chain(directories.iter().map(|(path, _)| path)).cloned().collect();
-    let mut all = BTreeMap::from_iter(directories);
+    let mut all: BTreeMap<_, _> = directories.into_iter().map(|(path, nodes)| (path, merge(nodes))).collect();
     for path in paths {
+        let mut above = path.parent();
         // Those above one that is there are there as well, or come yet.
-        let missing = std::iter::successors(path.parent(), RelPath::parent);
-        for path in missing.take_while(|path| !all.contains_key(path)).collect::<Vec<_>>() {
-            let node = parent(&path);
-            all.insert(path, node);
+        while let Some(parent) = above.filter(|parent| !all.contains_key(parent)) {
+            above = parent.parent();
+            let node = merge(sides.map(|side| side.get(&parent)));
+            all.insert(parent, node);
         }
     }
     all
@@ -409,7 +407,7 @@ fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
 }
 
 /// Of a directory. A sync that was cut may have changed the time of one of them: the earlier counts.
-fn merge_directory(was: Option<Stamp>, ours: Option<Stamp>, theirs: Option<Stamp>) -> Stamp {
+fn merge_directory([was, ours, theirs]: [Option<Stamp>; 3]) -> Stamp {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) => {
             let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);

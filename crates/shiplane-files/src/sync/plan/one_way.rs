@@ -70,13 +70,10 @@ impl<'a> Wanted<'a> {
     fn of(base: &'a Manifest, from: &Manifest, at: &Manifest) -> Self {
         let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), Vec::new());
         let (mut kept, mut outlived, mut restored) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let merge = |nodes: [Option<&Node>; 3]| {
-            let [was, theirs, own] = nodes.map(|node| node.and_then(Node::directory));
-            Node::Directory(match (theirs, own) {
-                (Some(theirs), Some(own)) => stamp(was, theirs, own),
-                (Some(one), None) | (None, Some(one)) => one,
-                (None, None) => Stamp::UNKNOWN,
-            })
+        let merge = |[was, theirs, own]: [Option<Stamp>; 3]| match (theirs, own) {
+            (Some(theirs), Some(own)) => stamp(was, theirs, own),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => Stamp::UNKNOWN,
         };
         for (path, nodes) in side_by_side([base, from, at]) {
             // Beneath a file that stays there is no room.
@@ -106,11 +103,10 @@ impl<'a> Wanted<'a> {
             }
             let is_kept = kept.contains(path);
             if !is_kept && (is_there || is_here && !was_directory) {
-                directories.push((path.clone(), merge(nodes)));
+                directories.push((path.clone(), nodes));
             }
         }
-        let above =
-            with_parents(directories, &leaves, |path| merge([base, from, at].map(|side| side.get(path))));
+        let above = with_parents([base, from, at], directories, &leaves, merge);
         // A file of the other side whose name a directory has that stays.
         let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
         for path in in_the_way {

@@ -26,6 +26,9 @@ pub enum SshAddressError {
     /// An IPv6 address ends where its path begins.
     #[error("an IPv6 address must be in brackets: [2001:db8::1]:PATH")]
     BracketsMissing,
+    /// A URL of another kind, or a kind that is misspelt.
+    #[error("a URL begins with shiplane:// or ssh://")]
+    SchemeUnknown,
     /// A user that begins with a hyphen, or with a byte that no user name has.
     #[error("invalid user name")]
     UserMalformed,
@@ -54,6 +57,9 @@ impl SshAddress {
         let (authority, path) = (&typed[..colon], &typed[colon + 1..]);
         if is_drive(authority, path) {
             return None;
+        }
+        if path.starts_with(b"//") && !authority.contains(&b'@') {
+            return Some(Err(SshAddressError::SchemeUnknown));
         }
         if is_ipv6_without_brackets(typed) {
             return Some(Err(SshAddressError::BracketsMissing));
@@ -320,6 +326,8 @@ mod tests {
             ("na\ns:x", E::HostMalformed),
             ("$(reboot):x", E::HostMalformed),
             ("`x`@nas:x", E::UserMalformed),
+            ("shiplan://sl1qyqszqg@nas", E::SchemeUnknown),
+            ("https://nas/x", E::SchemeUnknown),
             ("me\\@nas:x", E::UserMalformed),
             ("@nas:x", E::UserMalformed),
             ("me@:x", E::HostMissing),

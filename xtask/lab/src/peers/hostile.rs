@@ -31,10 +31,16 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Does the work on a thread of its own, until it ends or what is returned is dropped.
+/// Does the work on a thread of its own, until what is returned is dropped.
 fn in_background(runtime: Runtime, work: impl Future<Output = ()> + Send + 'static) -> DropGuard {
     let token = CancellationToken::new();
     let ended = token.clone();
-    std::thread::spawn(move || runtime.block_on(ended.run_until_cancelled(work)));
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            // When it ends, its connections are still closed in order.
+            tokio::spawn(work);
+            ended.cancelled().await;
+        });
+    });
     token.drop_guard()
 }

@@ -288,7 +288,7 @@ pub(crate) enum HomeError {
 
 impl Cause {
     fn diagnosis(&self) -> Diagnosis {
-        use ErrorKind::{Interrupted, LeftOut, LocalIo, Other, Refused, Unreachable, Usage};
+        use ErrorKind::{Interrupted, LeftOut, LocalIo, Other, Refused, Usage};
         match self {
             Self::Own { kind, .. } => here(*kind, "see the message"),
             Self::Home(_) => here(Usage, "set SHIPLANE_HOME to a directory that you own"),
@@ -351,9 +351,7 @@ impl Cause {
             },
             Self::UnknownKind { .. } => here(Usage, "give links, special, names, unreadable or changed"),
             Self::Call(error) => transfer::method_call(error),
-            Self::NotConnectedAgain { source, .. } => {
-                Diagnosis { kind: Unreachable, hint: transfer::AGAIN_LATER, ..source.diagnosis() }
-            }
+            Self::NotConnectedAgain { source, .. } => transfer::again_later(source.diagnosis()),
             Self::Code(error) => error.diagnosis(),
             Self::Ssh(error) => error.diagnosis(),
             Self::Interrupted => here(Interrupted, RESUME),

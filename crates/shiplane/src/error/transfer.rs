@@ -358,7 +358,12 @@ pub(super) fn of_input(diagnosis: Diagnosis) -> Diagnosis {
     Diagnosis { hint, ..diagnosis }
 }
 
-pub(super) const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after sets how long shiplane tries";
+/// Of a server that could not be reached again.
+pub(super) fn again_later(diagnosis: Diagnosis) -> Diagnosis {
+    Diagnosis { kind: ErrorKind::Unreachable, hint: AGAIN_LATER, ..diagnosis }
+}
+
+const AGAIN_LATER: &str = "run the same command again to resume when the peer is reachable; --give-up-after sets how long shiplane tries";
 
 const ANEW: &str = "run the same command again, with the whole input";
 

@@ -28,16 +28,12 @@ impl Provider {
     pub(super) fn show(&mut self) -> Result<(), TransferError> {
         self.report_moved();
         let is_listing = self.scan.is_some() && self.listed.is_empty();
-        let awaited = if !self.lanes.is_empty() {
-            Awaited::Chunks
-        } else if !self.digests.is_empty() || !self.signature_jobs.is_idle() {
-            Awaited::OwnDisk
-        } else {
-            match self.source.input() {
-                Some(input) if is_listing && !input.is_full() => Awaited::Input,
-                None if is_listing => Awaited::OwnDisk,
-                Some(_) | None => Awaited::PeersDisk,
-            }
+        let awaited = match self.source.input() {
+            _ if !self.lanes.is_empty() => Awaited::Chunks,
+            _ if !self.digests.is_empty() || !self.signature_jobs.is_idle() => Awaited::OwnDisk,
+            Some(input) if is_listing && !input.is_full() => Awaited::Input,
+            None if is_listing => Awaited::OwnDisk,
+            Some(_) | None => Awaited::PeersDisk,
         };
         if self.reported_wait.replace(awaited) != Some(awaited) {
             (self.events)(TransferEvent::Awaits(awaited));

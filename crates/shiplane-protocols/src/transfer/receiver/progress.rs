@@ -106,8 +106,7 @@ impl Receiver {
         if !self.ledger.all_planned() {
             return Some(Awaited::OwnDisk);
         }
-        let list = if self.target.is_in_parts() { Awaited::Input } else { Awaited::List };
-        (!self.ended).then_some(list)
+        (!self.ended).then_some(if self.target.is_in_parts() { Awaited::Input } else { Awaited::List })
     }
 }
 

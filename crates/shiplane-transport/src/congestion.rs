@@ -15,10 +15,12 @@
 //! - *Compete*: a queue that stands although we have drained ours is somebody else's, and a flow that yields to it
 //!   starves. Then we grow and back off as RFC 9438 (CUBIC) does, except for the losses that the path has anyhow
 //!   (Copa's switch of modes, Arun and Balakrishnan 2018), and hold a least share: 0.15 of path and queue,
-//!   or three eighths beside others that yield to nothing.
+//!   or three eighths where others let the queue overflow all the time and so yield to nothing.
 //! - *ProbeRtt* drains for two rounds now and then, to see the path's base RTT anew (draft-ietf-ccwg-bbr section 5.3.4)
-//!   and to leave *compete* once the others have gone. A TCP that has just halved its queue looks as if it had gone; so
-//!   cruising remembers the window that we competed with, and goes back to competing early.
+//!   and to leave *compete* once the others have gone. Two flows of ours that compete with each other see an empty queue
+//!   only if both drain; so a flow that sees the queue fall without having yielded drains too, and the first waits a round
+//!   for it. A TCP that has just halved its queue looks as if it had gone; so cruising remembers the window that we
+//!   competed with, and goes back to competing early, unless the queue falls while we yield: then the other is ours.
 //!
 //! What the bottleneck carries is measured by *dispersion*: quinn's pacer sends bursts, and a burst comes out of the
 //! bottleneck at its rate, whatever else uses it. Our own rate ÷ that tells whether we are alone.

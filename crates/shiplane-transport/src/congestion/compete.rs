@@ -1,12 +1,12 @@
 //! Competing mode: takes a share of a queue that other traffic fills.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{
     controller::Controller,
     cubic::{BETA, Cubic},
     path::SLACK,
-    phase::{Phase, RttRange},
+    phase::{Phase, QueueHistory},
 };
 
 impl Controller {
@@ -17,8 +17,7 @@ impl Controller {
         let curve = Cubic::new(now, self.window, before, self.path.mtu);
         let rtt = self.path.round.min_rtt.unwrap_or_default();
         let seeking = std::mem::take(&mut self.newcomer_rounds) > 0;
-        self.phase =
-            Phase::Compete { curve, rtts: RttRange { least: rtt, most: rtt }, free_rounds: 0, seeking };
+        self.phase = Phase::compete(curve, QueueHistory::new(rtt), seeking);
     }
 
     /// Grows as CUBIC does, but faster to the least share.
@@ -26,21 +25,24 @@ impl Controller {
         let (window, cut_at, mtu) = (self.window, self.cut_at, self.path.mtu);
         let least = self.least_share_bytes(now);
         let rtt = self.path.round.min_rtt.unwrap_or_default();
-        let free = self.path.queue_delay() <= SLACK;
-        let Phase::Compete { curve, rtts, free_rounds, seeking } = &mut self.phase else { return };
-        rtts.least = rtts.least.min(rtt);
-        rtts.most = rtts.most.max(rtt);
-        *free_rounds = if free { *free_rounds + 1 } else { 0 };
-        self.others_paused |= *free_rounds >= PAUSE_ROUNDS;
-        if *free_rounds >= FREE_ROUNDS {
+        let falls = self.watch_queue(now, rtt, least);
+        let settled = cut_at.max(self.probed_at) + self.path.round.length(now) * SETTLING_ROUNDS < now;
+        let persist = self.others_persist;
+        let Phase::Compete { curve, history, free, alone_rounds, seeking } = &mut self.phase else { return };
+        if *free >= FREE {
             self.phase = Phase::cruise(0);
-        } else if self.path.is_ours_alone(now) {
+        } else if *alone_rounds >= ALONE_ROUNDS {
             // The queue is our own, or the path has become longer.
             self.begin_probe_rtt(now, None);
+        } else if falls && settled && !persist {
+            // Another flow of ours looks at the path, and only if both do will they see it without a queue.
+            let competing = Some((curve.clone(), history.clone()));
+            self.begin_probe_rtt(now, competing);
         } else if cut_at >= self.path.round.started_at {
             // Not in the round of a cut.
         } else if window < least || *seeking {
-            let grown = window + (window as f64 * SEEKING_GROWTH) as u64;
+            let growth = if window < least && !persist { LEAST_GROWTH } else { SEEKING_GROWTH };
+            let grown = window + (window as f64 * growth) as u64;
             *curve = Cubic::new(now, grown, grown, mtu);
             self.set_window(grown);
         } else {
@@ -48,6 +50,34 @@ impl Controller {
             let wanted = curve.window_bytes(now, rtt, mtu);
             self.set_window(wanted.clamp(window, window + window / 2));
         }
+    }
+
+    /// Remembers what this round shows of the others. True if the queue has become much shorter.
+    fn watch_queue(&mut self, now: Instant, rtt: Duration, least: u64) -> bool {
+        let (queue, base) = (self.path.queue_delay(), self.path.base_rtt());
+        let is_short = queue <= self.wanted_queue(now);
+        let alone = self.path.is_ours_alone(now);
+        let loses = self.loses_more_than(0.0);
+        // What overflows although we only hold on is not our doing.
+        let holds = self.window <= least.max(self.least_window()) / 2 * 3;
+        let Phase::Compete { history, free, alone_rounds, .. } = &mut self.phase else { return false };
+        history.least = history.least.min(rtt);
+        history.most = history.most.max(rtt);
+        let falls = std::mem::replace(&mut history.last, rtt) > rtt + base / FALLING_SHARE;
+        let is_full = queue >= history.most.saturating_sub(base) / 4 * 3;
+        history.overflows = if loses && is_full && holds {
+            history.overflows + OVERFLOWING_ROUND
+        } else {
+            history.overflows.saturating_sub(1)
+        };
+        self.others_persist |= history.overflows >= OVERFLOWS;
+        *free = match is_short {
+            _ if queue <= SLACK => *free + FREE_ROUND,
+            true => *free + 1,
+            false => 0,
+        };
+        *alone_rounds = if alone { *alone_rounds + 1 } else { 0 };
+        falls
     }
 
     /// Yields as CUBIC does, but for what the path loses anyhow, and down to the least share; below that only to
@@ -69,7 +99,7 @@ impl Controller {
 
     /// What we take quickly, and do not give up for others that do not yield. Unless the bottleneck is known, nothing.
     fn least_share_bytes(&self, now: Instant) -> u64 {
-        let share = if self.others_paused { UNYIELDING_SHARE } else { LEAST_SHARE };
+        let share = if self.others_persist { UNYIELDING_SHARE } else { LEAST_SHARE };
         let capacity = self.path.capacity(now).unwrap_or_default();
         (capacity * self.path.base_rtt().as_secs_f64() * share) as u64
     }
@@ -82,14 +112,28 @@ const LEAST_SHARE: f64 = 0.3;
 /// Beside BBR's first version, which gives way to nothing but keeps its own rate: three eighths of all.
 const UNYIELDING_SHARE: f64 = 0.75;
 
-/// BBR drains the queue for 200 ms every 10 s; losses never empty one of a product.
-const PAUSE_ROUNDS: u32 = 2;
+/// Each round in which a full queue overflows although we only hold on counts 16 times as much as one in which none
+/// does. Five rounds in a row, or one of ten for long, show others that do not yield: after CUBICs have overflowed it, many
+/// rounds pass.
+const OVERFLOWING_ROUND: u32 = 16;
+const OVERFLOWS: u32 = 80;
 
-/// Six rounds without a queue outlast such a pause: the others have gone.
-const FREE_ROUNDS: u32 = 6;
+/// Two more rounds than others need to look at the path.
+const ALONE_ROUNDS: u32 = 4;
+
+/// A queue that becomes shorter by an eighth of the base RTT, four rounds or more after we yielded or looked ourselves.
+const FALLING_SHARE: u32 = 8;
+const SETTLING_ROUNDS: u32 = 4;
+
+/// Six rounds without a queue outlast the pause of a BBR, and eighteen with one as short as ours are too long for CUBIC:
+/// the others have gone.
+const FREE: u32 = 18;
+const FREE_ROUND: u32 = 3;
 
 /// A loss of a half is congestion, whatever its cause. Beside BBR a round may lose a fifth.
 const HEAVY_SHARE: f64 = 0.5;
 
-/// An eighth a round until the first loss; a TCP that joins doubles until then.
+/// An eighth a round until the first loss; a TCP that joins doubles until then. Up to the least share a half, but an eighth
+/// where others do not yield, since much is lost until they do.
 const SEEKING_GROWTH: f64 = 0.125;
+const LEAST_GROWTH: f64 = 0.5;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{
     cubic::Cubic,
     path::{Path, SLACK},
-    phase::{Phase, Queued, Resume, RttRange},
+    phase::{Phase, QueueHistory, Queued, Resume},
     round::Round,
 };
 
@@ -25,9 +25,8 @@ pub(super) struct Controller {
     pub(super) startup: StartupHistory,
     /// For this number of further rounds, other flows count as having had the path first.
     pub(super) newcomer_rounds: u32,
-    /// Whether those that we compete with have let the queue run dry: some stop for it now and then, and yield to
-    /// nothing else.
-    pub(super) others_paused: bool,
+    /// Whether those that we compete with let the queue overflow all the time, and yield to nothing.
+    pub(super) others_persist: bool,
     /// Losses of packets sent before this have been answered.
     pub(super) cut_at: Instant,
     pub(super) probed_at: Instant,
@@ -73,7 +72,7 @@ impl Controller {
                 jumped: false,
             },
             newcomer_rounds: NEWCOMER_ROUNDS,
-            others_paused: false,
+            others_persist: false,
             cut_at: now,
             probed_at: now,
             least_allowance: 1.0,
@@ -188,7 +187,10 @@ impl Controller {
     pub(super) fn share_bytes(&self) -> f64 {
         let window = self.window as f64;
         let share = SHARE * (window * f64::from(self.path.mtu)).sqrt();
-        share.min(window * MAX_SHARE) * self.path.queue_allowance
+        let capacity = self.path.dispersion.last_rate().unwrap_or_default();
+        let product = capacity * self.path.base_rtt().as_secs_f64();
+        let most = (window * window.max(product)).sqrt() * MAX_SHARE;
+        share.min(most) * self.path.queue_allowance
     }
 
     /// The window that fills the path.
@@ -323,8 +325,8 @@ impl Controller {
     fn probe_rtt_if_due(&mut self, now: Instant) {
         let (due, competing) = match &self.phase {
             Phase::Cruise { .. } => (PROBE_INTERVAL, None),
-            Phase::Compete { curve, rtts, .. } => {
-                (COMPETING_PROBE_INTERVAL, Some((curve.clone(), rtts.clone())))
+            Phase::Compete { curve, history, .. } => {
+                (COMPETING_PROBE_INTERVAL, Some((curve.clone(), history.clone())))
             }
             Phase::Startup { .. } | Phase::ProbeRtt { .. } => return,
         };
@@ -333,7 +335,7 @@ impl Controller {
         }
     }
 
-    pub(super) fn begin_probe_rtt(&mut self, now: Instant, competing: Option<(Cubic, RttRange)>) {
+    pub(super) fn begin_probe_rtt(&mut self, now: Instant, competing: Option<(Cubic, QueueHistory)>) {
         self.probed_at = now;
         self.cut_at = now;
         let from = Resume { window: self.window, competing };
@@ -341,27 +343,31 @@ impl Controller {
         self.set_window(((self.path.product_bytes() * PROBE_GAIN) as u64).min(self.window));
     }
 
-    /// The first round drains, the second one is measured.
+    /// The first round drains, the second one is measured; while we compete the third, since another flow of ours follows
+    /// a round later.
     fn probe_rtt_round(&mut self, now: Instant) {
         let Phase::ProbeRtt { rounds, from } = &mut self.phase else { return };
         *rounds += 1;
-        if *rounds < PROBE_ROUNDS {
+        if *rounds < PROBE_ROUNDS + u32::from(from.competing.is_some()) {
             return;
         }
         let Resume { window, competing } = from.clone();
         let Some(least) = self.path.round.min_rtt else { return };
-        // A delay that never moved is the path's own.
-        let moved = |rtts: &RttRange| rtts.most > rtts.least + rtts.least / PATH_RTT_SHARE + SLACK;
-        let competing = competing.filter(|(_, rtts)| moved(rtts));
+        // A delay that never moved is the path's own, unless its queue overflows.
+        let persist = self.others_persist;
+        let competing = competing.filter(|(_, history)| persist || history.has_moved());
         let has_competed = competing.is_some();
-        if let Some((curve, rtts)) = competing
+        if let Some((curve, history)) = competing
             && least > self.path.base_rtt() + SLACK
         {
             self.set_window(window);
-            self.phase = Phase::Compete { curve, rtts, free_rounds: 0, seeking: false };
+            self.phase = Phase::compete(curve, QueueHistory { last: least, ..history }, false);
             return;
         }
-        if !has_competed {
+        if has_competed {
+            // Rates that others left us while they looked are not ours.
+            self.path.set_rate(self.path.least_rate());
+        } else {
             self.path.set_base_rtt(now, least);
         }
         // The others may have gone, or be about to fill the queue again.
@@ -393,7 +399,8 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(5);
 /// and 100 ms.
 const SHARE: f64 = 2.0;
 
-/// A sixth: below 144 segments the root would keep a queue that looks like somebody else's.
+/// A sixth: below 144 segments the root would keep a queue that looks like somebody else's. Of a path that others have most
+/// of, more: were it the same for all, no flow would ever give up what it has.
 const MAX_SHARE: f64 = 1.0 / 6.0;
 
 /// Three rounds without our own queue: the path has become faster. Then we start up again, half as fast. Each
@@ -451,9 +458,6 @@ const NEWCOMER_ROUNDS: u32 = 96;
 /// As BBR's first version; its later ones take 5 s, which we take when competing.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const COMPETING_PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// While we compete, a path's own delay stays within a sixteenth.
-const PATH_RTT_SHARE: u32 = 16;
 
 /// Three quarters of the path: empties our own queue and makes room for one of as many others.
 const PROBE_GAIN: f64 = 0.75;

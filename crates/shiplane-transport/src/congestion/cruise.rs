@@ -24,7 +24,7 @@ impl Controller {
             self.path.losses.observe(self.path.round.loss_share());
         }
         let alone = self.path.is_ours_alone(now);
-        self.others_paused &= !alone;
+        self.others_persist &= !alone;
         if self.newcomer_rounds > 0 {
             let fewer = if alone { ALONE_ROUND } else { 1 };
             self.newcomer_rounds = self.newcomer_rounds.saturating_sub(fewer);
@@ -32,15 +32,19 @@ impl Controller {
                 return;
             }
         }
+        // Where delays vary, only with a small part of the path.
+        let is_free = queue + self.path.round.rtt_spread() < wanted_queue / 2
+            || queue <= self.path.allowed_slack()
+                && self.path.share(now).is_some_and(|share| share < LESSER_SHARE);
+        let underutilized = is_free && !is_heavy_loss;
         let Phase::Cruise { underutilized_rounds, .. } = &mut self.phase else { return };
-        let underutilized = queue + self.path.round.rtt_spread() < wanted_queue / 2 && !is_heavy_loss;
         *underutilized_rounds = if underutilized { *underutilized_rounds + 1 } else { 0 };
         if *underutilized_rounds >= self.startup.patience {
             self.start_again();
             return;
         }
         let wanted = self.path.holds_bytes() + if is_heavy_loss { 0.0 } else { self.share_bytes() };
-        if let Some(window_before) = self.competing_traffic(wanted, wanted_queue, now) {
+        if let Some(window_before) = self.competing_traffic(wanted, wanted_queue, is_heavy_loss, now) {
             if alone {
                 // Then the path has become longer.
                 self.begin_probe_rtt(now, None);
@@ -54,14 +58,20 @@ impl Controller {
     }
 
     /// How long the queue is that we want. Of a path that others fill our part is short.
-    fn wanted_queue(&self, now: Instant) -> Duration {
+    pub(super) fn wanted_queue(&self, now: Instant) -> Duration {
         let least_rate = self.path.capacity(now).unwrap_or_default() * STARVED_SHARE;
         let rate = self.path.rate().max(least_rate).max(1.0);
         self.path.allowed_slack() + Duration::from_secs_f64(self.share_bytes() / rate)
     }
 
     /// The window before other traffic filled the queue.
-    fn competing_traffic(&mut self, wanted: f64, wanted_queue: Duration, now: Instant) -> Option<u64> {
+    fn competing_traffic(
+        &mut self,
+        wanted: f64,
+        wanted_queue: Duration,
+        overflows: bool,
+        now: Instant,
+    ) -> Option<u64> {
         let (window, queue, base) = (self.window, self.path.queue_delay(), self.path.base_rtt());
         let is_lesser = self.path.share(now).is_some_and(|share| share < LESSER_SHARE);
         // What we have too much of ourselves proves nothing, unless less is not possible.
@@ -70,15 +80,23 @@ impl Controller {
                 && self.path.share(now).is_some_and(|share| share < DRAINED_SHARE);
         let Phase::Cruise { others, .. } = &mut self.phase else { return None };
         let is_long = queue > SLACK * 2 + base / COMPETING_QUEUE_SHARE;
-        others.rounds = if is_long && drained { others.rounds + 1 } else { 0 };
+        others.rounds = match (is_long, overflows && is_lesser) {
+            (true, true) => others.rounds + OVERFLOWING_ROUND,
+            (true, false) if drained => others.rounds + 1,
+            (true | false, _) => 0,
+        };
         if queue <= wanted_queue || !drained || others.window == 0 {
             others.window = window;
+            others.most_queue = queue;
         }
+        others.most_queue = others.most_queue.max(queue);
+        // Another flow of ours lets it become shorter while we yield.
+        let stays = queue >= others.most_queue / 2;
         let before = others.window.max(others.competed);
         let left = window as f64 / if is_lesser { before } else { others.window } as f64;
         let yielded = left < YIELDED_SHARE && queue > SLACK * 2 + base / YIELDED_QUEUE_SHARE
             || left < STARVED_SHARE && queue > SLACK + base / STARVED_QUEUE_SHARE;
-        (others.rounds >= COMPETING_ROUNDS || yielded).then_some(before)
+        (others.rounds >= COMPETING_ROUNDS || yielded && stays).then_some(before)
     }
 
     /// Heavy loss without a queue is a policer's, or that of a very short queue, and then sending no more than
@@ -166,6 +184,8 @@ const HEAVY_LOSS_ROUNDS: u32 = 2;
 /// A queue of a quarter of the base RTT for eight rounds belongs to other traffic, ...
 const COMPETING_QUEUE_SHARE: u32 = 4;
 const COMPETING_ROUNDS: u32 = 8;
+/// ... or for two in which it overflows although we have less than two fifths, ...
+const OVERFLOWING_ROUND: u32 = 4;
 
 /// ... and so is one of an eighth that stays while we yield a quarter of our window, ...
 const YIELDED_SHARE: f64 = 0.75;

@@ -55,6 +55,11 @@ impl Dispersion {
         if now.saturating_duration_since(self.measured_at?) > FRESH {
             return None;
         }
+        self.last_rate()
+    }
+
+    /// The same, however long ago that was: a small window has no bursts.
+    pub(super) fn last_rate(&self) -> Option<f64> {
         // Some are held up, and some are brought together, on their way: the middle one.
         let mut rates = self.rates;
         let rates = &mut rates[..self.count.min(BURSTS)];

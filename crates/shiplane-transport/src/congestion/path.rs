@@ -72,6 +72,11 @@ impl Path {
         self.rates.iter().copied().fold(0.0, f64::max)
     }
 
+    /// The least of the last rounds.
+    pub(super) fn least_rate(&self) -> f64 {
+        self.rates.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
     pub(super) fn base_rtt(&self) -> Duration {
         self.base.as_ref().map_or(Duration::ZERO, BaseRtt::get)
     }

@@ -53,6 +53,10 @@ pub(super) struct Flow {
     pub(super) lost_packets: u64,
     /// Round trips, in milliseconds, since they were last taken.
     pub(super) rtts_ms: Vec<f32>,
+    /// The same of what a packet carries, however often that had to be sent: what a call takes.
+    calls_ms: Vec<f32>,
+    /// When what was lost was first sent; it is sent again before all else.
+    again: VecDeque<Duration>,
     /// The largest window since it was last reset.
     pub(super) max_window: u64,
     /// When a limited supply had arrived.
@@ -63,6 +67,8 @@ pub(super) struct Flow {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Packet {
     pub(super) sent_at: Duration,
+    /// When what it carries was sent first.
+    first_sent_at: Duration,
     /// What the flow had delivered when this was sent, and when it had.
     pub(super) delivered_bytes: u64,
     pub(super) delivered_at: Duration,
@@ -159,6 +165,8 @@ impl Model {
             sent_packets: 0,
             lost_packets: 0,
             rtts_ms: Vec::new(),
+            calls_ms: Vec::new(),
+            again: VecDeque::new(),
             max_window: 0,
             done_at: None,
         });
@@ -200,14 +208,23 @@ impl Model {
 
     /// The round trip that this share of all packets of the next seconds stayed below, in base RTTs.
     pub(super) fn rtt_quantile(&mut self, secs: f64, share: f64) -> f64 {
+        self.quantile(secs, share, |flow| &mut flow.rtts_ms)
+    }
+
+    /// The same for what they carry, until it has arrived and been answered.
+    pub(super) fn call_quantile(&mut self, secs: f64, share: f64) -> f64 {
+        self.quantile(secs, share, |flow| &mut flow.calls_ms)
+    }
+
+    fn quantile(&mut self, secs: f64, share: f64, times: fn(&mut Flow) -> &mut Vec<f32>) -> f64 {
         for flow in &mut self.flows {
-            flow.rtts_ms.clear();
+            times(flow).clear();
         }
         self.run(secs);
-        let mut rtts: Vec<f32> = self.flows.iter().flat_map(|flow| flow.rtts_ms.iter().copied()).collect();
-        rtts.sort_by(f32::total_cmp);
-        let at = ((rtts.len() - 1) as f64 * share) as usize;
-        f64::from(rtts[at]) / self.link.path().rtt_ms
+        let mut times_ms: Vec<f32> = self.flows.iter_mut().flat_map(|flow| times(flow).clone()).collect();
+        times_ms.sort_by(f32::total_cmp);
+        let at = ((times_ms.len() - 1) as f64 * share) as usize;
+        f64::from(times_ms[at]) / self.link.path().rtt_ms
     }
 
     /// How far the slowest packet of the next seconds was held up by the queue, in base RTTs.
@@ -276,6 +293,7 @@ impl Model {
         let rtt = now - packet.sent_at;
         flow.rtt.update(now, rtt);
         flow.rtts_ms.push(rtt.as_secs_f32() * 1e3);
+        flow.calls_ms.push((now - packet.first_sent_at).as_secs_f32() * 1e3);
         flow.acked_bytes += MTU;
         flow.in_flight -= MTU;
         flow.timeouts = 0;
@@ -308,6 +326,7 @@ impl Model {
         flow.lost_packets += lost.len() as u64;
         // What is lost is sent again.
         flow.written += bytes;
+        flow.again.extend(lost.iter().map(|(_, packet)| packet.first_sent_at));
         let sent_at = self.start + last.sent_at;
         match &mut flow.control {
             Control::Ours(controller) if is_persistent => controller.path_died(now),
@@ -356,7 +375,8 @@ impl Model {
         let was_idle = flow.unacked.is_empty();
         let (delivered_bytes, delivered_at) =
             (flow.acked_bytes, if was_idle { now } else { flow.rtt.last_ack_at });
-        let number = flow.unacked.push(Packet { sent_at: now, delivered_bytes, delivered_at });
+        let first_sent_at = flow.again.pop_front().unwrap_or(now);
+        let number = flow.unacked.push(Packet { sent_at: now, first_sent_at, delivered_bytes, delivered_at });
         flow.in_flight += MTU;
         flow.written = flow.written.saturating_sub(MTU);
         flow.tokens -= MTU as f64;

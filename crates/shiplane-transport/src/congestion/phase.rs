@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cubic::Cubic;
+use super::{cubic::Cubic, path::SLACK};
 
 /// What the window is doing. The [module](super) tells why.
 #[derive(Debug, Clone)]
@@ -19,9 +19,11 @@ pub(super) enum Phase {
     /// Takes its share of a queue that others fill.
     Compete {
         curve: Cubic,
-        rtts: RttRange,
-        /// Rounds in a row without any queue.
-        free_rounds: u32,
+        history: QueueHistory,
+        /// What rounds in a row with little queue or none count.
+        free: u32,
+        /// Rounds in a row with all of what the bottleneck carries.
+        alone_rounds: u32,
         /// A newcomer grows faster until its first loss.
         seeking: bool,
     },
@@ -32,6 +34,10 @@ pub(super) enum Phase {
 impl Phase {
     pub(super) fn startup(again: bool) -> Self {
         Self::Startup { again, best_rate: 0.0, flat_rounds: 0, queued: None }
+    }
+
+    pub(super) fn compete(curve: Cubic, history: QueueHistory, seeking: bool) -> Self {
+        Self::Compete { curve, history, free: 0, alone_rounds: 0, seeking }
     }
 
     /// After competing with a window of `competed`, if not 0.
@@ -60,6 +66,8 @@ pub(super) struct CompetingTraffic {
     pub(super) rounds: u32,
     /// Our window when we last had the queue that we want.
     pub(super) window: u64,
+    /// The longest queue since.
+    pub(super) most_queue: Duration,
     /// Our window when we last competed with it, until a look at the path found no queue.
     pub(super) competed: u64,
 }
@@ -83,16 +91,34 @@ pub(super) struct HeavyLoss {
     pub(super) turnover_rate: f64,
 }
 
-/// The round trips seen while competing: a path's own delay stays, a queue's varies.
+/// The least round trips of the rounds of competing: a path's own delay stays, a queue's varies.
 #[derive(Debug, Clone)]
-pub(super) struct RttRange {
+pub(super) struct QueueHistory {
     pub(super) least: Duration,
     pub(super) most: Duration,
+    /// That of the last round.
+    pub(super) last: Duration,
+    /// How often the full queue has overflowed lately, weighted.
+    pub(super) overflows: u32,
+}
+
+impl QueueHistory {
+    pub(super) fn new(rtt: Duration) -> Self {
+        Self { least: rtt, most: rtt, last: rtt, overflows: 0 }
+    }
+
+    /// Whether this was no path's own delay.
+    pub(super) fn has_moved(&self) -> bool {
+        self.most > self.least + self.least / PATH_RTT_SHARE + SLACK
+    }
 }
 
 /// What a probe of the base RTT interrupts.
 #[derive(Debug, Clone)]
 pub(super) struct Resume {
     pub(super) window: u64,
-    pub(super) competing: Option<(Cubic, RttRange)>,
+    pub(super) competing: Option<(Cubic, QueueHistory)>,
 }
+
+/// While we compete, a path's own delay stays within a sixteenth.
+const PATH_RTT_SHARE: u32 = 16;

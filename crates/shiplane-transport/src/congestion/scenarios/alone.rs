@@ -194,7 +194,7 @@ const JITTER: &[Scenario] = &[
     at_least(0.88, "20 Mbit/s, 20 ms, 0 to 40 ms, 1 % loss", |seed| {
         trembling(Path::new(20.0, 20.0).queue(3.0).wandering(40.0).loss(0.01).seed(seed))
     }),
-    at_least(0.75, "200 Mbit/s, 50 ms, 0 to 60 ms", |seed| trembling(much_jitter(seed))),
+    at_least(0.8, "200 Mbit/s, 50 ms, 0 to 60 ms", |seed| trembling(much_jitter(seed))),
     at_least(0.9, "(BBR's first version there)", |seed| trembling_bbr(much_jitter(seed))),
     at_least(0.6, "50 Mbit/s, 50 ms, C4's Wi-Fi jitter of 4 ms: stalls of 90 ms", |seed| {
         trembling(Path::new(50.0, 50.0).queue(2.0).wifi_jitter(4.0).seed(seed))

@@ -134,11 +134,11 @@ const WITH_COMPANY: &[Scenario] = &[
         beside_cubic(slow(seed), 10_000_000, 1.0)
     }),
     at_most(13.0, "bad Wi-Fi, 4 MB, CUBIC 1 s earlier", |seed| beside_cubic(bad_wifi(seed), 4_000_000, -1.0)),
-    at_most(13.0, "20 Mbit/s, 80 ms, 5 MB beside BBR (C4: 6.7)", |seed| {
+    at_most(9.0, "20 Mbit/s, 80 ms, 5 MB beside BBR (C4: 6.7)", |seed| {
         beside_bbr(home(seed), 5_000_000, 0.0)
     }),
-    at_most(42.0, "20 MB beside BBR (C4: 23)", |seed| beside_bbr(home(seed), 20_000_000, 0.0)),
-    at_most(36.0, "10 Mbit/s, 70 ms, 10 MB, BBR 1 s later (C4: 23)", |seed| {
+    at_most(30.0, "20 MB beside BBR (C4: 23)", |seed| beside_bbr(home(seed), 20_000_000, 0.0)),
+    at_most(26.0, "10 Mbit/s, 70 ms, 10 MB, BBR 1 s later (C4: 23)", |seed| {
         beside_bbr(slow(seed), 10_000_000, 1.0)
     }),
     at_most(13.5, "bad Wi-Fi, 4 MB, BBR 1 s earlier", |seed| beside_bbr(bad_wifi(seed), 4_000_000, -1.0)),

@@ -28,7 +28,19 @@ fn microseconds(seed: u64) -> Model {
     model
 }
 
+/// A call beside bulk: what is lost is sent again first.
+fn call_p99(link: Path) -> f64 {
+    let mut model = Model::with_flow(link);
+    model.run(1.0);
+    model.call_quantile(20.0, 0.99)
+}
+
 const QUEUE: &[Scenario] = &[
+    at_most(2.0, "200 Mbit/s, 50 ms: calls beside it", |seed| call_p99(Path::new(200.0, 50.0).seed(seed))),
+    at_most(3.0, "calls with 1 % loss", |seed| call_p99(Path::new(200.0, 50.0).loss(0.01).seed(seed))),
+    at_most(3.0, "20 Mbit/s, 100 ms: calls with 1 % loss", |seed| {
+        call_p99(Path::new(20.0, 100.0).loss(0.01).seed(seed))
+    }),
     at_most(1.45, "200 Mbit/s, 50 ms", |seed| p99(Path::new(200.0, 50.0).seed(seed))),
     at_most(1.45, "200 Mbit/s, 50 ms, 1 % loss", |seed| p99(Path::new(200.0, 50.0).loss(0.01).seed(seed))),
     at_most(1.9, "20 Mbit/s, 20 ms, queue of 10 products", |seed| {

@@ -32,6 +32,18 @@ pub trait CountedMemory: fmt::Debug + Send + Sync {
     fn resize(&mut self, len_bytes: u64) -> bool;
 }
 
+/// How many more fit into a list of `len` that is full, counted in `memory` at so many bytes each: as many again, so that
+/// there are at least and at most so many. `None` if there is no more memory.
+pub(super) fn room_for_more(
+    memory: &mut dyn CountedMemory,
+    len: usize,
+    (least, most): (usize, usize),
+    each_bytes: u64,
+) -> Option<usize> {
+    let all = (2 * len).clamp(least, most);
+    (all > len && memory.resize(all as u64 * each_bytes)).then(|| all - len)
+}
+
 /// Not counted.
 impl CountedMemory for () {
     fn resize(&mut self, _: u64) -> bool {

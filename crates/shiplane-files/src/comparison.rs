@@ -14,7 +14,7 @@ use crate::{
     lock,
     plan::Plan,
     platform::{self, Kind},
-    resolve::place_of,
+    resolve::Location,
     scan::{Scan, Scanned},
     shape::Shape,
     source::Source,
@@ -79,7 +79,8 @@ impl Comparison {
         filters: Arc<Filters>,
         digest: DigestAlgorithm,
     ) -> Result<Self, DestinationError> {
-        let (shown, file) = place_of(dest, shape)?;
+        let location = Location::of(dest, shape)?;
+        let (shown, file) = (location.shown(), location.file);
         let requested = match shape {
             Shape::File { name } => name.clone(),
             Shape::Directory { .. } | Shape::Contents => Vec::new(),
@@ -94,7 +95,7 @@ impl Comparison {
         Ok(Self::of_dirs(dirs, shown, file.map(|name| (name, requested)), filters, digest))
     }
 
-    /// With a source on this side, of which the peer may have a copy. `None` for an open file without a place.
+    /// With a source on this side, of which the peer may have a copy. `None` for an open file without a location.
     ///
     /// # Errors
     /// What the system says.
@@ -230,11 +231,8 @@ impl Comparison {
             }
             Err(error) => return Err(self.failed(Operation::Open, path, error)),
         };
-        match platform::stat(&parent.dir, path.file_name()) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed(Operation::Examine, path, error)),
-        }
+        let found = platform::stat_if_there(&parent.dir, path.file_name());
+        found.map_err(|error| self.failed(Operation::Examine, path, error))
     }
 
     fn found(&self, path: RelPath, is_directory: bool, how: Difference) -> Plan {

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use shiplane_wire::RelPath;
 
-use crate::{buffers::CountedMemory, error::DestinationError, lock};
+use crate::{
+    buffers::{CountedMemory, room_for_more},
+    error::DestinationError,
+    lock,
+};
 
 /// A destination whose surplus is removed at the end, unless something of the transfer is left out.
 #[derive(Debug)]
@@ -34,10 +38,9 @@ impl SentPaths {
     fn insert(&mut self, path: &[u8]) {
         self.is_sorted = false;
         if self.hashes.len() == self.hashes.capacity() {
-            let more = (self.hashes.len() * 2).clamp(LEAST_SENT_PATHS, MAX_SENT_PATHS);
-            self.is_full |= self.hashes.len() == more || !self.memory.resize(more as u64 * 8);
-            if !self.is_full {
-                self.hashes.reserve_exact(more - self.hashes.len());
+            match room_for_more(&mut *self.memory, self.hashes.len(), SENT_PATHS, 8) {
+                Some(more) => self.hashes.reserve_exact(more),
+                None => self.is_full = true,
             }
         }
         if !self.is_full {
@@ -100,5 +103,5 @@ fn spelling(path: &RelPath, folds: bool) -> Vec<u8> {
 /// 2,097,152: 16 MiB of them.
 const MAX_SENT_PATHS: usize = 2 << 20;
 
-/// 8 KiB.
-const LEAST_SENT_PATHS: usize = 1 << 10;
+/// At least 8 KiB.
+const SENT_PATHS: (usize, usize) = (1 << 10, MAX_SENT_PATHS);

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +13,6 @@ use crate::{
     buffers::{CountedMemory, SharedMemory},
     deletion::Deletion,
     delta::DeltaMatcher,
-    dirs::DirHandle,
     error::{DestinationError, Operation, SourceError},
     filters::Filters,
     hard_links::{LinkedFileState, LinkedFiles},
@@ -22,7 +20,7 @@ use crate::{
     left_out::LeftOut,
     names::JobKey,
     plan::{Plan, Planner},
-    platform::{self, Kind, Need},
+    platform::{self, Kind},
     policy::{Admission, FileEvent, Policy},
     publish::Publisher,
     resolve::ResolvedDestination,
@@ -352,57 +350,27 @@ impl Destination {
         let Parts { site, store, planner, .. } = &*self.parts;
         let needs = store.needs();
         let root = site.root().device;
-        let needed = || needs.iter().filter(|(_, need)| need.files > 0);
-        needed().try_for_each(|(device, need)| self.check_inodes(need, *device == root))?;
-        if needs.iter().any(|(device, _)| *device != root) {
-            return needed().try_for_each(|(device, need)| self.check_space(need, *device == root));
+        let is_spread = needs.iter().any(|(device, _)| *device != root);
+        for (device, need) in needs.iter().filter(|(_, need)| need.files > 0) {
+            let (at, path) = (need.at.as_ref(), || site.show_in(need.at.as_ref()));
+            let failed = |error| site.failed_in(Operation::Examine, at, error);
+            let dir = site.dirs.open(at.filter(|_| *device != root)).map_err(failed)?;
+            let available = platform::available_files(&dir.dir).map_err(failed)?;
+            if let Some(available) = available.filter(|available| need.files > *available) {
+                let (path, needed) = (path(), need.files);
+                return Err(DestinationError::NoInodes { path, needed, available });
+            }
+            if is_spread {
+                check_space(need.bytes, platform::available_bytes(&dir.dir).map_err(failed)?, path)?;
+            }
+        }
+        if is_spread {
+            return Ok(());
         }
         let needed_bytes = missing_bytes.saturating_sub(planner.resume.preallocated_bytes());
         let available_bytes = platform::available_bytes(&site.root().dir)
             .map_err(|error| site.failed_at_root(Operation::Examine, error))?;
-        if needed_bytes > available_bytes {
-            let path = site.name();
-            return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
-        }
-        Ok(())
-    }
-
-    fn check_space(&self, need: &Need, is_root: bool) -> Result<(), DestinationError> {
-        let dir = self.on_file_system(need, is_root)?;
-        let available_bytes =
-            platform::available_bytes(&dir.dir).map_err(|error| self.failed_at(need, error))?;
-        if need.bytes > available_bytes {
-            let (path, needed_bytes) = (self.shown(need), need.bytes);
-            return Err(DestinationError::NoSpace { path, needed_bytes, available_bytes });
-        }
-        Ok(())
-    }
-
-    fn check_inodes(&self, need: &Need, is_root: bool) -> Result<(), DestinationError> {
-        let dir = self.on_file_system(need, is_root)?;
-        match platform::available_files(&dir.dir).map_err(|error| self.failed_at(need, error))? {
-            Some(available) if need.files > available => {
-                Err(DestinationError::NoInodes { path: self.shown(need), needed: need.files, available })
-            }
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// A directory on the file system that something is needed of.
-    fn on_file_system(&self, need: &Need, is_root: bool) -> Result<Arc<DirHandle>, DestinationError> {
-        let directory = need.at.as_ref().filter(|_| !is_root);
-        self.parts.site.dirs.open(directory).map_err(|error| self.failed_at(need, error))
-    }
-
-    fn failed_at(&self, need: &Need, error: io::Error) -> DestinationError {
-        match &need.at {
-            Some(path) => self.parts.site.failed(Operation::Examine, path, error),
-            None => self.parts.site.failed_at_root(Operation::Examine, error),
-        }
-    }
-
-    fn shown(&self, need: &Need) -> String {
-        need.at.as_ref().map_or_else(|| self.parts.site.name(), |path| self.parts.site.show(path))
+        check_space(needed_bytes, available_bytes, || site.name())
     }
 
     /// The size of a file that was [planned](Self::plan) and is wanted; `None` once it was given up.
@@ -587,4 +555,15 @@ impl fmt::Debug for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Destination").field("parts", &self.parts).finish_non_exhaustive()
     }
+}
+
+fn check_space(
+    needed_bytes: u64,
+    available_bytes: u64,
+    path: impl Fn() -> String,
+) -> Result<(), DestinationError> {
+    if needed_bytes > available_bytes {
+        return Err(DestinationError::NoSpace { path: path(), needed_bytes, available_bytes });
+    }
+    Ok(())
 }

@@ -3,10 +3,12 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use shiplane_wire::{Digest, Entry, Piece, Version};
+
+use crate::lock;
 
 /// Knows BLAKE3 digests of a grid of pieces of files, by the files' identity (device, inode, size and times). A
 /// handle: clones share it.
@@ -38,7 +40,7 @@ impl DigestCache {
 
     /// The digest of a piece of a file, if all of it is known.
     pub fn find(&self, entry: &Entry, piece: &Piece) -> Option<Digest> {
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.clock += 1;
         let now = state.clock;
         let grid = state.files.get_mut(&entry.version)?;
@@ -53,7 +55,7 @@ impl DigestCache {
         if cells.is_empty() || entry.size_bytes <= Piece::CELL_LEN_BYTES {
             return;
         }
-        let mut state = self.lock();
+        let mut state = lock(&self.0);
         state.clock += 1;
         let now = state.clock;
         if !state.files.contains_key(&entry.version) {
@@ -72,7 +74,7 @@ impl DigestCache {
     /// was hashed since is right.
     pub fn refute(&self, entry: &Entry, piece: &Piece, stale: Digest) {
         if self.find(entry, piece) == Some(stale) {
-            let mut state = self.lock();
+            let mut state = lock(&self.0);
             if let Some(grid) = state.files.remove(&entry.version) {
                 state.held_bytes -= grid.held_bytes();
             }
@@ -81,18 +83,13 @@ impl DigestCache {
 
     /// How often it was asked for a piece, or taught one, so far.
     pub fn uses(&self) -> u64 {
-        self.lock().clock
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is one step; a digest that is missing or wrong costs time only.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).clock
     }
 }
 
 impl fmt::Debug for DigestCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DigestCache").field("held_bytes", &self.lock().held_bytes).finish_non_exhaustive()
+        f.debug_struct("DigestCache").field("held_bytes", &lock(&self.0).held_bytes).finish_non_exhaustive()
     }
 }
 

@@ -270,80 +270,58 @@ pub enum DestinationError {
 impl DestinationError {
     /// Returns the class of this error.
     pub fn class(&self) -> FaultClass {
-        match self {
-            Self::Exists { .. }
-            | Self::WrongKind { .. }
-            | Self::NameRefused { .. }
-            | Self::NameCollision { .. }
-            | Self::InLeftOut { .. }
-            | Self::LinkRefused { .. }
-            | Self::TooManyHardLinks { .. }
-            | Self::Busy { .. }
-            | Self::NoMemory
-            | Self::MassDeletion { .. }
-            | Self::TooManyToDelete { .. }
-            | Self::NotResumable { .. }
-            | Self::TooLarge { .. } => FaultClass::Refused,
-            Self::Duplicate { .. }
-            | Self::NoParent { .. }
-            | Self::NotRequested { .. }
-            | Self::NotWanted { .. }
-            | Self::SpanOutside { .. }
-            | Self::ChunkLength { .. }
-            | Self::Unfinished { .. } => FaultClass::Protocol,
-            Self::Altered { .. } => FaultClass::Integrity,
-            Self::NoSpace { .. }
-            | Self::NoInodes { .. }
-            | Self::QuotaExceeded { .. }
-            | Self::PermissionDenied { .. }
-            | Self::AttributesRefused { .. }
-            | Self::Gone
-            | Self::ParentMissing { .. }
-            | Self::Poisoned { .. }
-            | Self::Io { .. } => FaultClass::LocalIo,
-        }
+        self.class_and_reason().0
     }
 
     /// Why its path is left out, if that alone is concerned and everything else can go on; `None` if it ends the
     /// transfer. What stands in the way ends it unless it `goes_on` then.
     #[must_use]
     pub fn left_out_reason(&self, goes_on: bool) -> Option<LeftOutReason> {
+        let is_in_the_way = matches!(self, Self::Exists { .. } | Self::WrongKind { .. });
+        self.class_and_reason().1.filter(|_| goes_on || !is_in_the_way)
+    }
+
+    fn class_and_reason(&self) -> (FaultClass, Option<LeftOutReason>) {
+        use FaultClass::{Integrity, LocalIo, Protocol, Refused};
         match self {
-            Self::Exists { .. } | Self::WrongKind { .. } => goes_on.then_some(LeftOutReason::InTheWay),
-            Self::NameRefused { .. } => Some(LeftOutReason::Name),
-            Self::NameCollision { .. } => Some(LeftOutReason::NameTaken),
-            Self::InLeftOut { reason, .. } | Self::LinkRefused { reason, .. } => Some(*reason),
-            Self::TooManyHardLinks { .. } => Some(LeftOutReason::HardLink),
-            Self::PermissionDenied { .. } => Some(LeftOutReason::NotPermitted),
-            Self::AttributesRefused { .. } => Some(LeftOutReason::Attributes),
-            Self::Altered { .. } => Some(LeftOutReason::Changed),
-            // They say nothing of the path.
-            Self::Io { operation: Operation::Sync | Operation::Lock, .. } => None,
-            Self::Io { source, .. } if platform::is_shortage(source) => None,
-            Self::Io { source, .. } => Some(match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LeftOutReason::Changed,
-                io::ErrorKind::DirectoryNotEmpty => LeftOutReason::NotEmpty,
-                _ => LeftOutReason::Failed,
-            }),
+            Self::Exists { .. } | Self::WrongKind { .. } => (Refused, Some(LeftOutReason::InTheWay)),
+            Self::NameRefused { .. } => (Refused, Some(LeftOutReason::Name)),
+            Self::NameCollision { .. } => (Refused, Some(LeftOutReason::NameTaken)),
+            Self::InLeftOut { reason, .. } | Self::LinkRefused { reason, .. } => (Refused, Some(*reason)),
+            Self::TooManyHardLinks { .. } => (Refused, Some(LeftOutReason::HardLink)),
             Self::Busy { .. }
             | Self::NoMemory
-            | Self::NotResumable { .. }
-            | Self::TooLarge { .. }
             | Self::MassDeletion { .. }
             | Self::TooManyToDelete { .. }
-            | Self::Duplicate { .. }
+            | Self::NotResumable { .. }
+            | Self::TooLarge { .. } => (Refused, None),
+            Self::Duplicate { .. }
             | Self::NoParent { .. }
             | Self::NotRequested { .. }
             | Self::NotWanted { .. }
             | Self::SpanOutside { .. }
             | Self::ChunkLength { .. }
-            | Self::Unfinished { .. }
-            | Self::NoSpace { .. }
+            | Self::Unfinished { .. } => (Protocol, None),
+            Self::Altered { .. } => (Integrity, Some(LeftOutReason::Changed)),
+            Self::PermissionDenied { .. } => (LocalIo, Some(LeftOutReason::NotPermitted)),
+            Self::AttributesRefused { .. } => (LocalIo, Some(LeftOutReason::Attributes)),
+            // They say nothing of the path.
+            Self::Io { operation: Operation::Sync | Operation::Lock, .. } => (LocalIo, None),
+            Self::Io { source, .. } if platform::is_shortage(source) => (LocalIo, None),
+            Self::Io { source, .. } => {
+                let reason = match source.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => LeftOutReason::Changed,
+                    io::ErrorKind::DirectoryNotEmpty => LeftOutReason::NotEmpty,
+                    _ => LeftOutReason::Failed,
+                };
+                (LocalIo, Some(reason))
+            }
+            Self::NoSpace { .. }
             | Self::NoInodes { .. }
             | Self::QuotaExceeded { .. }
             | Self::Gone
             | Self::ParentMissing { .. }
-            | Self::Poisoned { .. } => None,
+            | Self::Poisoned { .. } => (LocalIo, None),
         }
     }
 
@@ -463,6 +441,12 @@ pub enum SourceError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+impl From<PathRefused> for SourceError {
+    fn from(reason: PathRefused) -> Self {
+        Self::PathRefused { reason }
+    }
 }
 
 impl SourceError {

@@ -9,8 +9,8 @@ use crate::{
     destination::{Destination, Parts},
     dirs::DirHandle,
     error::{DestinationError, Operation},
-    existing::Existing,
     platform::{self, Kind, Names},
+    policy::RenameMode,
     scan::TopDirectory,
     state::{Link, Metadata, Summary},
 };
@@ -140,7 +140,7 @@ impl Destination {
     ) -> Result<(), DestinationError> {
         let Parts { site, publisher, .. } = &*self.parts;
         let name = site.key.temp_name(id);
-        let (temp, to) = (name.as_bytes(), path.file_name());
+        let temp = name.as_bytes();
         let failed = |operation| move |error| site.failed_naming(operation, path, error);
         // A file with our temporary name is an abandoned one.
         platform::remove_if_there(&parent.dir, temp).map_err(failed(Operation::Remove))?;
@@ -155,19 +155,8 @@ impl Destination {
             }
         })?;
         site.describe_link(&parent.dir, temp, path, link)?;
-        if let (true, Existing::BackUp(suffix)) = (replaces, site.options.existing) {
-            publisher.back_up(path, parent, suffix)?;
-        }
-        let renamed = match replaces {
-            true => platform::rename_replacing(&parent.dir, temp, to),
-            false => platform::rename_new(&parent.dir, temp, to),
-        };
-        renamed.map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
-                publisher.in_the_way(path, Kind::Symlink)
-            }
-            _ => failed(Operation::Rename)(error),
-        })
+        let mode = if replaces { RenameMode::Replace } else { RenameMode::New };
+        publisher.rename_temp(parent, temp, path, mode, replaces, Kind::Symlink)
     }
 
     /// Gives the destination directory the mode and time of the peer's, else the mode that it had.
@@ -183,46 +172,36 @@ impl Destination {
             (None, Some(mode)) => platform::set_mode(dir, mode),
             (None, None) => Ok(()),
         };
-        site.settled_top(settled)
+        site.settled(None, None, settled)
     }
 
     /// Gives a directory its mode, time and attributes.
     fn settle_directory(&self, path: &RelPath, wanted: &Metadata) -> Result<(), DestinationError> {
-        let handle = self
-            .parts
-            .site
-            .dirs
-            .open(Some(path))
-            .map_err(|error| self.parts.site.failed(Operation::Open, path, error))?;
-        let site = &self.parts.site;
+        let Parts { site, publisher, .. } = &*self.parts;
+        let handle = site.dirs.open(Some(path)).map_err(|error| site.failed(Operation::Open, path, error))?;
         let is_given = site.give_attributes(Some(path), &handle.dir, wanted.attributes.as_ref())?;
         let settled = site.settle_directory(&handle.dir, wanted);
         if is_given || matches!(settled, Ok(true)) {
-            self.parts.publisher.changed(Some(path.clone()), handle.device);
+            publisher.changed(Some(path.clone()), handle.device);
         }
-        self.parts.site.settled(path, path, settled.map(drop))
+        site.settled(Some(path), Some(path), settled.map(drop))
     }
 
     fn make_all_durable(&self) -> Result<(), DestinationError> {
-        self.parts.publisher.sync()?;
-        if self.relies_on_others() || self.parts.site.count(|_| ()).identical_files > 0 {
+        let Parts { site, publisher, .. } = &*self.parts;
+        publisher.sync()?;
+        if self.relies_on_others() || site.count(|_| ()).identical_files > 0 {
             // Found, not written by this run: their writer may not have synced them.
-            platform::sync_filesystem(&self.parts.site.root().dir)
-                .map_err(|error| self.parts.site.failed_at_root(Operation::Sync, error))?;
+            platform::sync_filesystem(&site.root().dir)
+                .map_err(|error| site.failed_at_root(Operation::Sync, error))?;
         }
-        for created in &self.parts.site.created {
-            self.sync_dir(&created.parent)?;
+        site.created.iter().try_for_each(|created| self.sync_dir(&created.parent))?;
+        if !site.was_resumed || !site.created.is_empty() || site.is_beneath {
+            return Ok(());
         }
         // An interrupted run may have created it; if the parent cannot be opened, it was not us.
-        let parent = (self.parts.site.was_resumed
-            && self.parts.site.created.is_empty()
-            && !self.parts.site.is_beneath)
-            .then(|| platform::open_ambient_dir(&self.parts.site.shown.join("..")).ok())
-            .flatten();
-        if let Some(parent) = parent {
-            self.sync_dir(&parent)?;
-        }
-        Ok(())
+        let parent = platform::open_ambient_dir(&site.shown.join("..")).ok();
+        parent.map_or(Ok(()), |parent| self.sync_dir(&parent))
     }
 
     fn sync_dir(&self, dir: &Dir) -> Result<(), DestinationError> {

@@ -3,10 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use cap_std::fs::Dir;
 use shiplane_wire::{Entry, LeftOutReason, RelPath, Version};
 
-use crate::{announced::Announced, buffers::CountedMemory, lock, state::HardLink};
+use crate::{
+    announced::Announced,
+    buffers::{CountedMemory, room_for_more},
+    error::DestinationError,
+    lock,
+    site::Site,
+    state::HardLink,
+};
 
 /// The numbers of the entries that were the first with their file, by its state, until all of its names were seen.
 #[derive(Debug)]
@@ -39,12 +45,9 @@ impl FirstNames {
             return Some(first);
         }
         if self.by_version.len() == self.by_version.capacity() {
-            let more = (2 * self.by_version.len()).clamp(LEAST_FIRST_NAMES, MAX_FIRST_NAMES);
-            let fits = more > self.by_version.len() && self.memory.resize(more as u64 * FIRST_NAME_BYTES);
-            if !fits {
-                return None;
-            }
-            self.by_version.reserve(more - self.by_version.len());
+            let len = self.by_version.len();
+            let more = room_for_more(&mut *self.memory, len, FIRST_NAMES, FIRST_NAME_BYTES)?;
+            self.by_version.reserve(more);
         }
         self.by_version.insert(version, FirstName { entry, left: links - 1 });
         Some(entry)
@@ -151,12 +154,11 @@ impl LinkedFiles {
     /// Lays a name at the end.
     pub(super) fn lay_at_end(
         &self,
+        site: &Site,
         path: &RelPath,
         link: &HardLink,
-        root: &Dir,
-        name: &[u8],
-    ) -> std::io::Result<()> {
-        lock(&self.0).links.push(path, link, root, name)
+    ) -> Result<(), DestinationError> {
+        site.announce(&mut lock(&self.0).links, path, link)
     }
 
     /// The names that are to be laid, which are forgotten.
@@ -188,12 +190,9 @@ impl State {
 /// What one takes in its map.
 const FIRST_NAME_BYTES: u64 = 48;
 
-/// 16 MiB of them: a backup with hard links to the one before has no more files at once, or they become copies, which is
-/// told.
-const MAX_FIRST_NAMES: usize = (16 << 20) / FIRST_NAME_BYTES as usize;
-
-/// 12 KiB.
-const LEAST_FIRST_NAMES: usize = 1 << 8;
+/// 12 KiB to 16 MiB of them: a backup with hard links to the one before has no more files at once, or they become copies,
+/// which is told.
+const FIRST_NAMES: (usize, usize) = (1 << 8, (16 << 20) / FIRST_NAME_BYTES as usize);
 
 /// What one takes in its map, beside its path.
 const LINKED_FILE_BYTES: u64 = 160;
@@ -241,7 +240,7 @@ mod tests {
     fn a_provider_without_memory_says_that_it_forgets() {
         let mut names = FirstNames::new(Box::new(Most(20 << 10)));
         let known = (0..2000).filter(|number| names.of(version(*number), 2, *number).is_some()).count();
-        assert!((LEAST_FIRST_NAMES..1000).contains(&known), "{known}");
+        assert!((FIRST_NAMES.0..1000).contains(&known), "{known}");
         assert_eq!(names.of(version(0), 2, 5000), Some(0), "those that are known stay so");
     }
 

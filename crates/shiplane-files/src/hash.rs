@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use shiplane_wire::Hasher;
+use shiplane_wire::{Digest, DigestAlgorithm, Hasher};
+
+use crate::buffers::Scratch;
 
 /// Hashes what `read` puts into `buffer` for each offset of `range`, to its end or to where `read` gives 0. `each` sees
 /// every part once it is hashed: it may count or copy it, and ends the reading by an error. Gives how many bytes were
@@ -30,6 +32,22 @@ pub fn hash_parts<E>(
     }
     Ok(at - range.start)
 }
+
+/// The digest of what `read` gives for these ranges, one after another.
+pub(crate) fn digest_of<E>(
+    algorithm: DigestAlgorithm,
+    ranges: impl IntoIterator<Item = Range<u64>>,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+) -> Result<Digest, E> {
+    let (mut hasher, mut buffer) = (algorithm.hasher(), Scratch::new(READ_LEN_BYTES));
+    for range in ranges {
+        hash_parts(&mut hasher, range, &mut buffer, &mut read, |_| Ok(()))?;
+    }
+    Ok(hasher.finish())
+}
+
+/// All of a file.
+pub(crate) const WHOLE_FILE: Range<u64> = 0..u64::MAX;
 
 /// 256 KiB: large enough that calls cost nothing beside the hashing, small enough to stay in the cache. Each of a few
 /// threads has one.

@@ -5,11 +5,10 @@ use std::io;
 use shiplane_wire::{Digest, Entry, Version};
 
 use crate::{
-    buffers::Scratch,
     destination::{Destination, Parts},
     error::{DestinationError, Operation},
     existing::Existing,
-    hash::{READ_LEN_BYTES, hash_parts},
+    hash::digest_of,
     lock,
     plan::Plan,
     platform::{self, Kind},
@@ -110,12 +109,10 @@ impl Destination {
         let target = site.target_of(&part.path);
         let failed = |error: io::Error| site.failed(Operation::Read, &target, error);
         let file = platform::open_file(&site.parent_of(&target)?.dir, target.file_name()).map_err(failed)?;
-        let (mut hasher, mut buffer) = (site.options.digest.hasher(), Scratch::new(READ_LEN_BYTES));
         let (_, offset_bytes) = part.version.part();
         let range = offset_bytes..offset_bytes + part.size_bytes;
-        let read = |at, buffer: &mut [u8]| platform::read_at(&file, at, buffer);
-        hash_parts(&mut hasher, range, &mut buffer, read, |_| Ok(())).map_err(failed)?;
-        if hasher.finish() == theirs { Ok(Plan::Done) } else { Err(site.exists(&target)) }
+        let ours = digest_of(site.options.digest, [range], |at, buffer| platform::read_at(&file, at, buffer));
+        if ours.map_err(failed)? == theirs { Ok(Plan::Done) } else { Err(site.exists(&target)) }
     }
 
     /// All parts have come: gives the file its name, or says that it was there.

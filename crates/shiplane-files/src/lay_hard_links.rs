@@ -1,20 +1,17 @@
 //! Gives files their further names (SPEC 4.28), when all of them are here.
 
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Entry, LeftOutReason, RelPath};
 
 use crate::{
     destination::{Destination, Parts},
     error::{DestinationError, Operation},
-    existing::Existing,
     finish::NO_VERSION,
     hard_links::LinkedFileState,
-    lock,
     plan::Plan,
     platform::{self, Kind, Stat},
-    policy::{FileEvent, Policy, RenameMode},
+    policy::{CopyPolicy, FileEvent, RenameMode},
     state::HardLink,
 };
 
@@ -143,16 +140,8 @@ impl Destination {
             if !linked.map_err(failed(Operation::Create))? {
                 return Ok(false);
             }
-            if let (false, Existing::BackUp(suffix)) = (link.replaces_same, site.options.existing) {
-                publisher.back_up(path, &to, suffix)?;
-            }
-            platform::rename_replacing(&to.dir, temp, path.file_name()).map_err(|error| {
-                match error.kind() {
-                    io::ErrorKind::IsADirectory => publisher.in_the_way(path, Kind::File),
-                    _ => failed(Operation::Rename)(error),
-                }
-            })?;
-            Ok(true)
+            let (mode, backs_up) = (RenameMode::Replace, !link.replaces_same);
+            publisher.rename_temp(&to, temp, path, mode, backs_up, Kind::File).map(|()| true)
         };
         let laid = lay();
         // Where both were the same file by then, nothing was renamed.
@@ -171,29 +160,10 @@ impl Destination {
         if !self.copy_entry(link.entry, first, &entry, None)? {
             return Err(DestinationError::Altered { path: self.parts.site.show(first) });
         }
-        let renaming = Renaming { mode, error: Mutex::default() };
-        self.parts.publisher.publish(&[link.entry], &renaming)?;
+        let mode_of = |_: &RelPath| mode;
+        let policy = CopyPolicy::new(&mode_of);
+        self.parts.publisher.publish(&[link.entry], &policy)?;
         // What has failed is left out already.
-        let failed = lock(&renaming.error).take();
-        Ok(failed.map_or(FileEvent::Published, FileEvent::Failed))
-    }
-}
-
-/// Renames in one way, and remembers why that has failed.
-struct Renaming {
-    mode: RenameMode,
-    error: Mutex<Option<Arc<DestinationError>>>,
-}
-
-impl Policy for Renaming {
-    fn rename_mode(&self, _: &RelPath) -> Option<RenameMode> {
-        Some(self.mode)
-    }
-
-    fn on_file(&self, _: &RelPath, _: u64, event: FileEvent) -> Result<(), DestinationError> {
-        if let FileEvent::Failed(error) = event {
-            *lock(&self.error) = Some(error);
-        }
-        Ok(())
+        Ok(policy.outcomes().failed.map_or(FileEvent::Published, FileEvent::Failed))
     }
 }

@@ -26,7 +26,6 @@
 )]
 
 mod announced;
-mod beneath;
 mod blocks;
 mod buffers;
 mod comparison;
@@ -48,7 +47,6 @@ mod journal_state;
 mod lay_hard_links;
 mod left_out;
 mod leftovers;
-mod made_up;
 mod plan;
 mod policy;
 mod publish;
@@ -68,7 +66,7 @@ mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shiplane_platform::internals::{self as platform, attributes, names, own_file, parallel};
+use shiplane_platform::internals::{self as platform, attributes, made_up, names, own_file, parallel};
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
@@ -99,7 +97,7 @@ pub mod internals {
         own_file::{EditLock, OwnFile, read_file, replace_file},
         plan::Plan,
         policy::{Admission, FileEvent, LinkPolicy, Policy, RenameMode},
-        rearrange::check_name,
+        resolve::check_name,
         scan::{Scan, Scanned, TopDirectory},
         shape::Shape,
         site::ReceiveOptions,

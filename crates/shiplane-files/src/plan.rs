@@ -12,9 +12,10 @@ use crate::{
     existing::Existing,
     hard_links::{LinkedFile, LinkedFileState, LinkedFiles, Name},
     left_out::LeftOut,
-    lock, names,
+    lock,
     platform::{self, Kind, Stat},
     publish::Publisher,
+    resolve::check_names,
     resume::ResumeState,
     scan::TopDirectory,
     site::Site,
@@ -63,15 +64,8 @@ pub enum Plan {
 impl Plan {
     /// How much it wants.
     pub fn missing_bytes(&self) -> u64 {
-        match self {
-            Self::Want { missing, .. } => missing.iter().map(|range| range.end - range.start).sum(),
-            Self::Done
-            | Self::Kept
-            | Self::Linked
-            | Self::LeftOut
-            | Self::Compare { .. }
-            | Self::Delta { .. } => 0,
-        }
+        let Self::Want { missing, .. } = self else { return 0 };
+        missing.iter().map(|range| range.end - range.start).sum()
     }
 }
 
@@ -222,9 +216,7 @@ impl Planner {
     /// Checks the entry against those before it (SPEC 4.5) and gives the path it lands under.
     fn admit(&self, index: u64, entry: &Entry) -> Result<RelPath, DestinationError> {
         let path = &entry.path;
-        path.components()
-            .try_for_each(names::check_component)
-            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        check_names(path)?;
         if self.store.is_finished() {
             return Err(DestinationError::NotWanted { entry: index });
         }
@@ -311,11 +303,7 @@ impl Planner {
     fn plan_link(&self, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {
         let not_requested = || DestinationError::NotRequested { path: entry.path.to_string() };
         let points_to = entry.target.as_ref().ok_or_else(not_requested)?;
-        let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
-        if let Some(reason) = self.site.options.links.refusal(&entry.path, points_to).or(impossible) {
-            let path = self.site.show(&target);
-            return Err(DestinationError::LinkRefused { path, reason, source: None });
-        }
+        self.site.check_link(&target, points_to)?;
         let attributes = entry.attributes.clone();
         let link = Link { target: points_to.clone(), mtime: entry.mtime, attributes };
         if let Some(found) = self.site.examine(&target)? {
@@ -356,9 +344,7 @@ impl Planner {
 
     /// Lays a link at the end.
     pub(super) fn lay_at_end(&self, target: &RelPath, link: &Link) -> Result<(), DestinationError> {
-        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
-        let announced = lock(&self.state).links.push(target, link, root, name.as_bytes());
-        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))
+        self.site.announce(&mut lock(&self.state).links, target, link)
     }
 
     /// The links that are to be laid, which are forgotten.
@@ -376,9 +362,7 @@ impl Planner {
         target: &RelPath,
         directory: &Metadata,
     ) -> Result<(), DestinationError> {
-        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
-        let announced = lock(&self.state).directories.push(target, directory, root, name.as_bytes());
-        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))
+        self.site.announce(&mut lock(&self.state).directories, target, directory)
     }
 
     /// Forgets the directories that were to be settled at the end.
@@ -482,9 +466,7 @@ impl Planner {
     ) -> Result<Plan, DestinationError> {
         let first = entry.first.unwrap_or(index);
         let link = HardLink { entry: index, first, size_bytes: entry.size_bytes, replaces_same };
-        let (root, name) = (&self.site.root().dir, self.site.key.temp_name(LIST_ID));
-        let announced = self.linked.lay_at_end(&target, &link, root, name.as_bytes());
-        announced.map_err(|error| self.site.failed_at_root(Operation::Write, error))?;
+        self.linked.lay_at_end(&self.site, &target, &link)?;
         Ok(Plan::Linked)
     }
 
@@ -564,9 +546,6 @@ const MAX_LEFT_OUT_BYTES: usize = 1 << 20;
 
 /// What a directory takes beside its path.
 const LEFT_OUT_COST_BYTES: usize = 64;
-
-/// The number of the file of directories, which no file that is received has.
-const LIST_ID: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests;

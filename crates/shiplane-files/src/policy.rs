@@ -1,10 +1,11 @@
 //! The policy hook of a destination: decides what may be written, and receives an event for each file.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, Entry, LeftOutReason, LinkTarget, RelPath};
 
-use crate::error::DestinationError;
+use crate::{error::DestinationError, lock};
 
 /// The rules for what a [`Destination`](crate::destination::Destination) writes. Called on blocking threads. By default everything
 /// may be written that the destination's options allow.
@@ -42,6 +43,45 @@ pub trait Policy: Send + Sync {
 
 /// No rules beside the options.
 impl Policy for () {}
+
+/// For copies within a destination, renamed as `mode_of` says: notes what has become of them.
+pub(super) struct CopyPolicy<'a> {
+    mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync),
+    outcomes: Mutex<CopyOutcomes>,
+}
+
+/// The copies that have their names, and the last failure.
+#[derive(Debug, Default)]
+pub(super) struct CopyOutcomes {
+    pub(super) done: BTreeSet<RelPath>,
+    pub(super) failed: Option<Arc<DestinationError>>,
+}
+
+impl<'a> CopyPolicy<'a> {
+    pub(super) fn new(mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync)) -> Self {
+        Self { mode_of, outcomes: Mutex::default() }
+    }
+
+    pub(super) fn outcomes(self) -> CopyOutcomes {
+        std::mem::take(&mut lock(&self.outcomes))
+    }
+}
+
+impl Policy for CopyPolicy<'_> {
+    fn rename_mode(&self, path: &RelPath) -> Option<RenameMode> {
+        Some((self.mode_of)(path))
+    }
+
+    fn on_file(&self, path: &RelPath, _len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
+        let mut outcomes = lock(&self.outcomes);
+        if matches!(event, FileEvent::Published) {
+            outcomes.done.insert(path.clone());
+        } else if let FileEvent::Failed(error) = event {
+            outcomes.failed = Some(error);
+        }
+        Ok(())
+    }
+}
 
 /// Which symbolic links are carried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -311,27 +311,41 @@ impl Publisher {
     /// Gives the file its name, and tells the file system it is on.
     fn rename(&self, file: &ActiveFile, policy: &dyn Policy) -> Result<u64, DestinationError> {
         let parent = self.site.parent_of(&file.target)?;
-        let (from, to) = (self.site.key.temp_name(file.id), file.target.file_name());
+        let from = self.site.key.temp_name(file.id);
         if self.site.folds {
             self.claim_name(file, &parent, from.as_bytes())?;
         }
         let by_options =
             if self.site.options.existing.replaces() { RenameMode::Replace } else { RenameMode::New };
         let mode = policy.rename_mode(&file.path).unwrap_or(by_options);
-        if let (RenameMode::Replace, Existing::BackUp(suffix)) = (mode, self.site.options.existing) {
-            self.back_up(&file.target, &parent, suffix)?;
+        self.rename_temp(&parent, from.as_bytes(), &file.target, mode, true, Kind::File)?;
+        Ok(parent.device)
+    }
+
+    /// Gives a temporary file or link its name. What is replaced is backed up, if the options say so and it `backs_up`.
+    pub(super) fn rename_temp(
+        &self,
+        parent: &DirHandle,
+        temp: &[u8],
+        target: &RelPath,
+        mode: RenameMode,
+        backs_up: bool,
+        kind: Kind,
+    ) -> Result<(), DestinationError> {
+        if let (RenameMode::Replace, true, Existing::BackUp(suffix)) =
+            (mode, backs_up, self.site.options.existing)
+        {
+            self.back_up(target, parent, suffix)?;
         }
         let renamed = match mode {
-            RenameMode::Replace => platform::rename_replacing(&parent.dir, from.as_bytes(), to),
-            RenameMode::New => platform::rename_new(&parent.dir, from.as_bytes(), to),
-            RenameMode::Refuse => return Err(self.site.exists(&file.target)),
+            RenameMode::Replace => platform::rename_replacing(&parent.dir, temp, target.file_name()),
+            RenameMode::New => platform::rename_new(&parent.dir, temp, target.file_name()),
+            RenameMode::Refuse => return Err(self.site.exists(target)),
         };
-        renamed.map(|()| parent.device).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
-                self.in_the_way(&file.target, Kind::File)
-            }
-            io::ErrorKind::NotFound => self.not_renamed(file, &parent),
-            _ => self.site.failed_naming(Operation::Rename, &file.target, error),
+        renamed.map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => self.in_the_way(target, kind),
+            io::ErrorKind::NotFound => self.not_renamed(target, parent, temp),
+            _ => self.site.failed_naming(Operation::Rename, target, error),
         })
     }
 
@@ -343,13 +357,10 @@ impl Publisher {
         parent: &DirHandle,
         suffix: Suffix,
     ) -> Result<(), DestinationError> {
-        let found = match platform::stat(&parent.dir, target.file_name()) {
-            Ok(found) if found.kind != Kind::Directory => found,
-            // The attempt to replace it reports the error.
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(self.site.failed(Operation::Examine, target, error)),
-        };
+        let found = platform::stat_if_there(&parent.dir, target.file_name());
+        let found = found.map_err(|error| self.site.failed(Operation::Examine, target, error))?;
+        // The attempt to replace a directory reports the error.
+        let Some(found) = found.filter(|found| found.kind != Kind::Directory) else { return Ok(()) };
         let is_it = |name: &[u8]| {
             platform::stat(&parent.dir, name)
                 .is_ok_and(|other| (other.device, other.inode) == (found.device, found.inode))
@@ -378,9 +389,9 @@ impl Publisher {
     }
 
     /// Something was not found at a rename. A file system that does not take a name may say so as well.
-    fn not_renamed(&self, file: &ActiveFile, parent: &DirHandle) -> DestinationError {
-        let path = self.site.show(&file.target);
-        match platform::stat(&parent.dir, self.site.key.temp_name(file.id).as_bytes()) {
+    fn not_renamed(&self, target: &RelPath, parent: &DirHandle, temp: &[u8]) -> DestinationError {
+        let path = self.site.show(target);
+        match platform::stat(&parent.dir, temp) {
             Ok(_) => DestinationError::NameRefused { path, reason: NameRefused::FileSystem },
             Err(_) => DestinationError::Altered { path },
         }
@@ -498,10 +509,7 @@ impl Publisher {
     }
 
     fn failed_at(&self, dir: &Option<RelPath>, error: io::Error) -> DestinationError {
-        match dir {
-            Some(path) => self.site.failed(Operation::Sync, path, error),
-            None => self.site.failed_at_root(Operation::Sync, error),
-        }
+        self.site.failed_in(Operation::Sync, dir.as_ref(), error)
     }
 }
 

@@ -10,8 +10,9 @@ use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
     journal::Journal,
-    names::{self, JobKey, NameRefused},
+    names::JobKey,
     platform::{self, Kind, Stat},
+    resolve::check_names,
     source::SourceRoot,
     sparse,
     state::{
@@ -20,17 +21,7 @@ use crate::{
     },
     sync::{FileState, LinkState, Stamp},
 };
-use shiplane_wire::{
-    Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LeftOutReason, LinkTarget, Mtime, RelPath,
-};
-
-/// What is to become of a name that a peer has and that is one of ours, or none that this system can hold.
-///
-/// # Errors
-/// The rule it breaks.
-pub fn check_name(path: &RelPath) -> Result<(), NameRefused> {
-    path.components().try_for_each(names::check_component)
-}
+use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, Mtime, RelPath};
 
 impl Destination {
     /// Takes the lock of the dataset that `root` is. It is held for as long as this destination or a writer of
@@ -115,16 +106,8 @@ impl Destination {
 
     /// Checks that a symbolic link of the other side may be created at `path`.
     pub fn check_link(&self, path: &RelPath, target: &LinkTarget) -> Result<(), DestinationError> {
-        let site = &self.parts.site;
-        names::check_component(path.file_name())
-            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
-        let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
-        match site.options.links.refusal(path, target).or(impossible) {
-            Some(reason) => {
-                Err(DestinationError::LinkRefused { path: site.show(path), reason, source: None })
-            }
-            None => Ok(()),
-        }
+        check_names(path)?;
+        self.parts.site.check_link(path, target)
     }
 
     /// What is said of something that is there and is not to be replaced.
@@ -215,8 +198,7 @@ impl Destination {
     /// for the same.
     pub fn respell(&self, from: &RelPath, to: &RelPath) -> Result<(), DestinationError> {
         let site = &self.parts.site;
-        names::check_component(to.file_name())
-            .map_err(|reason| DestinationError::NameRefused { path: to.to_string(), reason })?;
+        check_names(to)?;
         let parent = site.parent_of(to)?;
         platform::respell(&parent.dir, from.file_name(), to.file_name()).map_err(|error| {
             match error.kind() {
@@ -241,8 +223,7 @@ impl Destination {
 
     /// Creates the directory at `path`, with this mode. One that is there already will do.
     pub fn create_directory(&self, path: &RelPath, stamp: Stamp) -> Result<(), DestinationError> {
-        names::check_component(path.file_name())
-            .map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })?;
+        check_names(path)?;
         let parent = self.parts.site.parent_of(path)?;
         match platform::make_dir(&parent.dir, path.file_name(), OWNER_DIRECTORY_MODE) {
             Ok(()) => {
@@ -254,7 +235,8 @@ impl Destination {
                     // What it has from the directory that it is in.
                     let found = platform::stat(&parent.dir, path.file_name());
                     mode |= found.map_or(0, |found| found.mode & KEPT_DIRECTORY_MODES);
-                    site.settled(path, path, platform::set_mode_at(&parent.dir, path.file_name(), mode))?;
+                    let set = platform::set_mode_at(&parent.dir, path.file_name(), mode);
+                    site.settled(Some(path), Some(path), set)?;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,6 +1,5 @@
-//! Resolves the destination of a transfer on this machine.
+//! Resolves the destination of a transfer: on this machine, or beneath a served directory.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use crate::{
     dirs::DirHandle,
     error::{DestinationError, Operation},
     names::{self, JobKey, NameRefused},
-    platform::{self, Kind},
+    platform::{self, Kind, Stat},
     shape::Shape,
     state::OWNER_DIRECTORY_MODE,
 };
@@ -49,6 +48,9 @@ impl Created {
     }
 }
 
+/// Asked with the path of each directory that a transfer needs and that is not there yet.
+pub(super) type MayCreate<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 impl ResolvedDestination {
     /// Finds, and if need be creates, the directory in which `shape` lands when the user says `dest`:
     ///
@@ -66,74 +68,123 @@ impl ResolvedDestination {
         key: JobKey,
         is_durable: bool,
     ) -> Result<Self, DestinationError> {
-        match shape {
-            Shape::File { name } if ends_in_separator(dest) || is_dir(dest)? => {
-                let name = checked_name(name)?;
-                Self::file_in(Found::or_create(dest, NEW_DIR_MODE, is_durable)?, dest, name, key)
-            }
-            Shape::File { .. } => {
-                let name = checked_name(name_of(dest)?)?;
-                let parent = parent_of(dest);
-                Self::file_in(Found::or_create(parent, NEW_DIR_MODE, is_durable)?, parent, name, key)
-            }
-            Shape::Directory { name } if ends_in_separator(dest) => {
-                let name = checked_name(name)?;
-                let mut found = Found::or_create(dest, NEW_DIR_MODE, is_durable)?;
-                let shown = dest.join(shown_name(name.as_bytes()));
-                found.enter(name.as_bytes(), &shown, OWNER_DIRECTORY_MODE)?;
-                Self::of(found.dir, shown, None, key, found.created, false)
-            }
-            Shape::Directory { .. } | Shape::Contents => {
-                let found = Found::or_create(dest, OWNER_DIRECTORY_MODE, is_durable)?;
-                Self::of(found.dir, dest.into(), None, key, found.created, false)
-            }
+        let location = Location::of(dest, shape)?;
+        let shown = location.shown();
+        let Location { base, directory, file } = location;
+        let is_top = directory.is_none() && file.is_none();
+        let mode = if is_top { OWNER_DIRECTORY_MODE } else { NEW_DIR_MODE };
+        let mut walk = Walk::to(base, mode, is_durable)?;
+        if let Some(name) = directory {
+            let path = shown.as_os_str().as_encoded_bytes();
+            walk.enter(name.as_bytes(), path, OWNER_DIRECTORY_MODE, &|_| true, false)?;
         }
+        Self::of(walk, shown, file, key, false)
     }
 
-    fn file_in(found: Found, parent: &Path, name: RelPath, key: JobKey) -> Result<Self, DestinationError> {
-        let key = key.for_file(name.as_bytes());
-        Self::of(found.dir, parent.into(), Some(name), key, found.created, false)
+    /// Finds, and if need be creates, the directory beneath `root` in which `shape` lands when a peer asks
+    /// for `path`, which is always taken for a directory:
+    ///
+    /// | shape | lands in |
+    /// |---|---|
+    /// | file | `path/name` |
+    /// | directory | `path/name`, created |
+    /// | root | `path` |
+    ///
+    /// The whole path is checked before anything is created, and no component of it is followed if it is a
+    /// link. With `is_durable` the names of all these directories are durable when this returns, no matter who
+    /// created them.
+    pub(super) fn beneath(
+        root: &Dir,
+        path: &[u8],
+        shape: &Shape,
+        key: JobKey,
+        is_durable: bool,
+        may_create: MayCreate<'_>,
+    ) -> Result<Self, DestinationError> {
+        let (directory, file) = match shape {
+            Shape::File { name } => {
+                // Too long or too deep a path shows now, before the first directory is made.
+                check_names(&joined(path, name)?)?;
+                (optional(path)?, Some(checked_name(name)?))
+            }
+            Shape::Directory { name } => {
+                checked_name(name)?;
+                (Some(joined(path, name)?), None)
+            }
+            Shape::Contents => (optional(path)?, None),
+        };
+        directory.iter().try_for_each(check_names)?;
+        let at = root.try_clone().map_err(|error| DestinationError::io(Operation::Open, b".", error))?;
+        let mut walk = Walk { at, created: Vec::new() };
+        let way: Vec<_> = std::iter::successors(directory.clone(), RelPath::parent).collect();
+        for (left, path) in way.iter().enumerate().rev() {
+            // The last one gets its mode at the end, when its content is complete.
+            let is_top = left == 0 && file.is_none();
+            let mode = if is_top { OWNER_DIRECTORY_MODE } else { NEW_DIR_MODE };
+            // Another push may have created it a moment ago: each push that relies on it makes it durable.
+            walk.enter(path.file_name(), path.as_bytes(), mode, may_create, is_durable)?;
+        }
+        let shown = directory.map_or_else(|| ".".to_owned(), |path| lossy(path.as_bytes()));
+        Self::of(walk, PathBuf::from(shown), file, key, true)
     }
 
-    pub(super) fn of(
-        dir: Dir,
+    fn of(
+        walk: Walk,
         shown: PathBuf,
         file: Option<RelPath>,
         key: JobKey,
-        created: Vec<Created>,
         is_beneath: bool,
     ) -> Result<Self, DestinationError> {
-        let root = DirHandle::new(dir).map_err(|error| failed(Operation::Examine, &shown, error))?;
-        Ok(Self { root: Arc::new(root), shown, file, key, created, is_beneath })
+        let root = DirHandle::new(walk.at).map_err(|error| failed(Operation::Examine, &shown, error))?;
+        let key = file.as_ref().map_or(key, |name| key.for_file(name.as_bytes()));
+        Ok(Self { root: Arc::new(root), shown, file, key, created: walk.created, is_beneath })
     }
 }
 
 /// As every program makes directories; the umask takes its part away.
-pub(super) const NEW_DIR_MODE: u32 = 0o777;
+const NEW_DIR_MODE: u32 = 0o777;
 
-/// Where [`ResolvedDestination::find`] finds the directory, and the name of a single file in it. Nothing is created.
-pub(super) fn place_of(dest: &Path, shape: &Shape) -> Result<(PathBuf, Option<RelPath>), DestinationError> {
-    Ok(match shape {
-        Shape::File { name } if ends_in_separator(dest) || is_dir(dest)? => {
-            (dest.to_owned(), Some(checked_name(name)?))
-        }
-        Shape::File { .. } => (parent_of(dest).to_owned(), Some(checked_name(name_of(dest)?)?)),
-        Shape::Directory { name } if ends_in_separator(dest) => {
-            (dest.join(shown_name(checked_name(name)?.as_bytes())), None)
-        }
-        Shape::Directory { .. } | Shape::Contents => (dest.to_owned(), None),
-    })
+/// Where [`ResolvedDestination::find`] finds the directory. Nothing is created.
+pub(super) struct Location<'a> {
+    base: &'a Path,
+    /// The directory in it, whose name may be the peer's word.
+    directory: Option<RelPath>,
+    /// The name of a single file.
+    pub(super) file: Option<RelPath>,
 }
 
-/// A directory of this machine, and those above it that had to be created for it.
-struct Found {
-    dir: Dir,
+impl<'a> Location<'a> {
+    pub(super) fn of(dest: &'a Path, shape: &Shape) -> Result<Self, DestinationError> {
+        Ok(match shape {
+            Shape::File { name } if ends_in_separator(dest) || is_dir(dest)? => {
+                Self { base: dest, directory: None, file: Some(checked_name(name)?) }
+            }
+            Shape::File { .. } => {
+                Self { base: parent_of(dest), directory: None, file: Some(checked_name(name_of(dest)?)?) }
+            }
+            Shape::Directory { name } if ends_in_separator(dest) => {
+                Self { base: dest, directory: Some(checked_name(name)?), file: None }
+            }
+            Shape::Directory { .. } | Shape::Contents => Self { base: dest, directory: None, file: None },
+        })
+    }
+
+    /// The path of the directory.
+    pub(super) fn shown(&self) -> PathBuf {
+        let name = self.directory.as_ref().map(|name| lossy(name.as_bytes()));
+        name.map_or_else(|| self.base.to_owned(), |name| self.base.join(name))
+    }
+}
+
+/// The way down to a directory, and what had to be created for it.
+struct Walk {
+    at: Dir,
     created: Vec<Created>,
 }
 
-impl Found {
-    /// The directory that the user calls `path`, through links if it exists; else created with this mode.
-    fn or_create(path: &Path, mode: u32, is_durable: bool) -> Result<Self, DestinationError> {
+impl Walk {
+    /// To the directory that the user calls `path`, through links if it exists; else created with this mode.
+    fn to(path: &Path, mode: u32, is_durable: bool) -> Result<Self, DestinationError> {
         let mut missing = Vec::new();
         let mut at = path;
         let dir = loop {
@@ -149,42 +200,66 @@ impl Found {
                 Err(error) => return Err(failed(Operation::Open, at, error)),
             }
         };
-        let mut found = Self { dir, created: Vec::new() };
+        let mut walk = Self { at: dir, created: Vec::new() };
         while let Some((name, at)) = missing.pop() {
-            let mode = if missing.is_empty() { mode } else { NEW_DIR_MODE };
-            let entered =
-                found.enter(name, at, mode).and_then(|parent| match is_durable && !missing.is_empty() {
-                    true => platform::sync_dir(&parent).map_err(|error| failed(Operation::Sync, at, error)),
-                    false => Ok(()),
-                });
-            if let Err(error) = entered {
-                found.created.iter().rev().for_each(Created::undo);
-                return Err(error);
-            }
+            let is_last = missing.is_empty();
+            let mode = if is_last { mode } else { NEW_DIR_MODE };
+            let path = at.as_os_str().as_encoded_bytes();
+            walk.enter(name, path, mode, &|_| true, is_durable && !is_last)?;
         }
-        Ok(found)
+        Ok(walk)
     }
 
-    /// Goes down to `name`, which is created if it is missing, and no link. Gives the directory above it.
-    fn enter(&mut self, name: &[u8], shown: &Path, mode: u32) -> Result<Dir, DestinationError> {
-        let failed = |operation| move |error| failed(operation, shown, error);
-        let is_new = match platform::make_dir(&self.dir, name, mode) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(failed(Operation::Create)(error)),
+    /// Goes down to `name`, which is no link, and is created if it is missing and may be. `path` names it. With
+    /// `is_durable` its name is durable then. After an error, what was created on the way is gone.
+    fn enter(
+        &mut self,
+        name: &[u8],
+        path: &[u8],
+        mode: u32,
+        may_create: MayCreate<'_>,
+        is_durable: bool,
+    ) -> Result<(), DestinationError> {
+        let failed = |operation| move |error| DestinationError::io(operation, path, error);
+        let mut step = || {
+            let opened = match platform::open_dir(&self.at, name) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    if !may_create(path) {
+                        return Err(DestinationError::ParentMissing { path: escape(path).to_string() });
+                    }
+                    self.create(name, mode).map_err(failed(Operation::Create))?;
+                    platform::open_dir(&self.at, name)
+                }
+                opened => opened,
+            };
+            let next = opened.map_err(|error| match platform::stat(&self.at, name) {
+                Ok(Stat { kind: found, .. }) if found != Kind::Directory => {
+                    let path = escape(path).to_string();
+                    DestinationError::WrongKind { path, found, wanted: Kind::Directory }
+                }
+                _ => failed(Operation::Open)(error),
+            })?;
+            if is_durable {
+                platform::sync_dir(&self.at).map_err(failed(Operation::Sync))?;
+            }
+            self.at = next;
+            Ok(())
         };
-        let found = platform::stat(&self.dir, name).map_err(failed(Operation::Examine))?.kind;
-        if found != Kind::Directory {
-            let path = self::shown(shown);
-            return Err(DestinationError::WrongKind { path, found, wanted: Kind::Directory });
+        let entered = step();
+        entered.inspect_err(|_| self.created.iter().rev().for_each(Created::undo))
+    }
+
+    fn create(&mut self, name: &[u8], mode: u32) -> io::Result<()> {
+        let parent = self.at.try_clone()?;
+        match platform::make_dir(&parent, name, mode) {
+            Ok(()) => {
+                self.created.push(Created { parent, name: name.into() });
+                Ok(())
+            }
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
         }
-        let dir = platform::open_dir(&self.dir, name).map_err(failed(Operation::Open))?;
-        let parent = std::mem::replace(&mut self.dir, dir);
-        if is_new {
-            let parent = parent.try_clone().map_err(failed(Operation::Open))?;
-            self.created.push(Created { parent, name: name.into() });
-        }
-        Ok(parent)
     }
 }
 
@@ -226,27 +301,51 @@ fn not_a_directory(path: &Path) -> DestinationError {
     DestinationError::WrongKind { path: shown(path), found, wanted: Kind::Directory }
 }
 
+/// What is to become of a name that a peer has and that is one of ours, or none that this system can hold.
+///
+/// # Errors
+/// The rule it breaks.
+pub fn check_name(path: &RelPath) -> Result<(), NameRefused> {
+    path.components().try_for_each(names::check_component)
+}
+
+/// The same, as an error of the destination.
+pub(super) fn check_names(path: &RelPath) -> Result<(), DestinationError> {
+    check_name(path).map_err(|reason| DestinationError::NameRefused { path: path.to_string(), reason })
+}
+
 /// Checks the name of a single file or directory, which may be the peer's word.
-pub(super) fn checked_name(name: &[u8]) -> Result<RelPath, DestinationError> {
-    let refused = |reason| DestinationError::NameRefused { path: escape(name).to_string(), reason };
-    let path = RelPath::parse(name).map_err(|reason| refused(reason.into()))?;
+fn checked_name(name: &[u8]) -> Result<RelPath, DestinationError> {
+    let path = parse(name)?;
     if path.components().nth(1).is_some() {
-        return Err(refused(NameRefused::NotOneName));
+        return Err(refused(name, NameRefused::NotOneName));
     }
-    names::check_component(name).map_err(refused)?;
+    check_names(&path)?;
     Ok(path)
 }
 
-fn shown_name(name: &[u8]) -> String {
-    String::from_utf8_lossy(name).into_owned()
+fn optional(path: &[u8]) -> Result<Option<RelPath>, DestinationError> {
+    if path.is_empty() { Ok(None) } else { parse(path).map(Some) }
+}
+
+fn joined(path: &[u8], name: &[u8]) -> Result<RelPath, DestinationError> {
+    if path.is_empty() { parse(name) } else { parse(&[path, b"/", name].concat()) }
+}
+
+fn parse(path: &[u8]) -> Result<RelPath, DestinationError> {
+    RelPath::parse(path).map_err(|reason| refused(path, reason.into()))
+}
+
+fn refused(path: &[u8], reason: NameRefused) -> DestinationError {
+    DestinationError::NameRefused { path: escape(path).to_string(), reason }
+}
+
+fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
 }
 
 fn shown(path: &Path) -> String {
-    shown_bytes(path.as_os_str())
-}
-
-fn shown_bytes(path: &OsStr) -> String {
-    escape(path.as_encoded_bytes()).to_string()
+    escape(path.as_os_str().as_encoded_bytes()).to_string()
 }
 
 fn failed(operation: Operation, path: &Path, error: io::Error) -> DestinationError {

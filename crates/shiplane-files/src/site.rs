@@ -7,15 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
-use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Durability, Entry, RelPath, escape};
+use shiplane_wire::{
+    Attributes, Digest, DigestAlgorithm, Durability, Entry, LeftOutReason, LinkTarget, RelPath, escape,
+};
 
 use crate::{
+    announced::{Announced, Item},
     attributes::{AttributeKind, AttributesWriter, Given},
-    buffers::{CountedMemory, Scratch},
+    buffers::CountedMemory,
     dirs::{DirHandle, Dirs},
     error::{DestinationError, Operation},
     existing::Existing,
-    hash::{READ_LEN_BYTES, hash_parts},
+    hash::{WHOLE_FILE, digest_of},
     journal::{Journal, Opened},
     left_out::{LeftOut, LeftOuts},
     lock,
@@ -162,6 +165,29 @@ impl Site {
         })
     }
 
+    /// Keeps a path with what is to be done there at the end.
+    pub(super) fn announce<T: Item>(
+        &self,
+        announced: &mut Announced<T>,
+        path: &RelPath,
+        item: &T,
+    ) -> Result<(), DestinationError> {
+        let name = self.key.temp_name(LIST_ID);
+        let kept = announced.push(path, item, &self.root().dir, name.as_bytes());
+        kept.map_err(|error| self.failed_at_root(Operation::Write, error))
+    }
+
+    /// Checks that a symbolic link of the peer's may be created at `path`.
+    pub(super) fn check_link(&self, path: &RelPath, target: &LinkTarget) -> Result<(), DestinationError> {
+        let impossible = (!platform::HAS_LINKS).then_some(LeftOutReason::Symlink);
+        match self.options.links.refusal(path, target).or(impossible) {
+            Some(reason) => {
+                Err(DestinationError::LinkRefused { path: self.show(path), reason, source: None })
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn target_of(&self, path: &RelPath) -> RelPath {
         self.file.as_ref().map_or(path, |(target, _)| target).clone()
     }
@@ -169,11 +195,8 @@ impl Site {
     /// What has the name now; links are not followed.
     pub(super) fn examine(&self, target: &RelPath) -> Result<Option<Stat>, DestinationError> {
         let parent = self.parent_of(target)?;
-        match platform::stat(&parent.dir, target.file_name()) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed_naming(Operation::Examine, target, error)),
-        }
+        let found = platform::stat_if_there(&parent.dir, target.file_name());
+        found.map_err(|error| self.failed_naming(Operation::Examine, target, error))
     }
 
     pub(super) fn digest_of(
@@ -189,10 +212,7 @@ impl Site {
     }
 
     pub(super) fn hash(&self, file: &File, algorithm: DigestAlgorithm) -> io::Result<Digest> {
-        let mut hasher = algorithm.hasher();
-        let read = |at, buffer: &mut [u8]| self.read_at(file, at, buffer);
-        hash_parts(&mut hasher, 0..u64::MAX, &mut Scratch::new(READ_LEN_BYTES), read, |_| Ok(()))?;
-        Ok(hasher.finish())
+        digest_of(algorithm, [WHOLE_FILE], |at, buffer| self.read_at(file, at, buffer))
     }
 
     /// The digest of a file of `size_bytes` in the list of a sync.
@@ -235,7 +255,7 @@ impl Site {
             self.other_mode(wanted, &found).map_or(Ok(()), |mode| platform::set_mode(file, mode))?;
             if found.mtime == wanted.mtime { Ok(()) } else { platform::set_mtime(file, wanted.mtime) }
         });
-        self.settled(target, target, set)
+        self.settled(Some(target), Some(target), set)
     }
 
     /// Gives the link `name`, which is or becomes that at `path`, the owners and the time of the peer's.
@@ -254,29 +274,21 @@ impl Site {
         if found.mtime == link.mtime {
             return Ok(());
         }
-        self.settled(path, path, platform::set_link_mtime(dir, name, link.mtime))
+        self.settled(Some(path), Some(path), platform::set_link_mtime(dir, name, link.mtime))
     }
 
-    /// The result of setting the mode or time of the destination directory.
-    pub(super) fn settled_top(&self, set: io::Result<()>) -> Result<(), DestinationError> {
-        let Err(error) = set else { return Ok(()) };
-        let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
-        let error = self.failed_at_root(Operation::SetMetadata, error);
-        if is_not_permitted { self.leave_metadata(None, error) } else { Err(error) }
-    }
-
-    /// The result of setting the mode or time of a path, by its name at the peer and here. If that is not permitted, it is
-    /// named; the content is here all the same.
+    /// What came of setting the mode or time of a path, by its name at the peer and here; `None` is the destination directory.
+    /// If that is not permitted, it is named; the content is here all the same.
     pub(super) fn settled(
         &self,
-        path: &RelPath,
-        target: &RelPath,
+        path: Option<&RelPath>,
+        target: Option<&RelPath>,
         set: io::Result<()>,
     ) -> Result<(), DestinationError> {
         let Err(error) = set else { return Ok(()) };
         let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
-        let error = self.failed(Operation::SetMetadata, target, error);
-        if is_not_permitted { self.leave_metadata(Some(path), error) } else { Err(error) }
+        let error = self.failed_in(Operation::SetMetadata, target, error);
+        if is_not_permitted { self.leave_metadata(path, error) } else { Err(error) }
     }
 
     /// Gives an open file or directory the attributes that it is to have, if they are carried; `None` is the destination
@@ -288,10 +300,8 @@ impl Site {
         wanted: Option<&Attributes>,
     ) -> Result<bool, DestinationError> {
         let Some(wanted) = wanted else { return Ok(false) };
-        let found = platform::stat_open(file).map_err(|error| match path {
-            Some(path) => self.failed(Operation::Examine, path, error),
-            None => self.failed_at_root(Operation::Examine, error),
-        })?;
+        let found =
+            platform::stat_open(file).map_err(|error| self.failed_in(Operation::Examine, path, error))?;
         self.given(path, self.attributes.give(file, &found, wanted))
     }
 
@@ -299,8 +309,7 @@ impl Site {
     pub(super) fn given(&self, path: Option<&RelPath>, given: Given) -> Result<bool, DestinationError> {
         for (kind, source) in given.refused {
             if self.attributes.is_to_be_named(kind) {
-                let shown = path.map_or_else(|| self.name(), |path| self.show(path));
-                let error = DestinationError::AttributesRefused { kind, path: shown, source };
+                let error = DestinationError::AttributesRefused { kind, path: self.show_in(path), source };
                 self.leave_metadata(path, error)?;
             }
         }
@@ -339,7 +348,8 @@ impl Site {
         }
         let Some(mode) = self.other_mode(wanted, found) else { return Ok(()) };
         let parent = self.parent_of(target)?;
-        self.settled(target, target, platform::set_mode_at(&parent.dir, target.file_name(), mode))
+        let set = platform::set_mode_at(&parent.dir, target.file_name(), mode);
+        self.settled(Some(target), Some(target), set)
     }
 
     /// The mode that a file is to get, if it has another one and can have it.
@@ -426,6 +436,24 @@ impl Site {
         DestinationError::io(operation, self.shown.as_os_str().as_encoded_bytes(), error)
     }
 
+    /// The same at a path; `None` is the destination directory.
+    pub(super) fn failed_in(
+        &self,
+        operation: Operation,
+        path: Option<&RelPath>,
+        error: io::Error,
+    ) -> DestinationError {
+        match path {
+            Some(path) => self.failed(operation, path, error),
+            None => self.failed_at_root(operation, error),
+        }
+    }
+
+    /// As the user knows it; `None` is the destination directory.
+    pub(super) fn show_in(&self, path: Option<&RelPath>) -> String {
+        path.map_or_else(|| self.name(), |path| self.show(path))
+    }
+
     fn path_of(&self, path: &RelPath) -> Vec<u8> {
         let mut bytes = self.shown.as_os_str().as_encoded_bytes().to_vec();
         if bytes.last().is_some_and(|last| *last != b'/') {
@@ -450,6 +478,9 @@ impl Site {
         name_of_root(&self.shown, self.is_beneath)
     }
 }
+
+/// The number of the files of announced paths, which no file that is received has.
+const LIST_ID: u64 = u64::MAX;
 
 fn name_of_root(shown: &Path, is_beneath: bool) -> String {
     let is_here = shown.as_os_str().is_empty() || shown == Path::new(".");

@@ -94,7 +94,7 @@ impl SourceRoot {
         let checked = |name| {
             let bytes =
                 platform::bytes_of(name).ok_or_else(|| opening(io::ErrorKind::InvalidFilename.into()))?;
-            RelPath::parse(bytes).map_err(|reason| SourceError::PathRefused { reason })
+            Ok::<_, SourceError>(RelPath::parse(bytes)?)
         };
         let file = OneFile { root: Arc::new(root), path: checked(real_name)?, name: checked(name)? };
         file.open()?;
@@ -163,10 +163,7 @@ impl SourceRoot {
                 Served::Several(parts) => Source::of(Shape::Contents, Content::Several(Arc::clone(parts))),
             });
         }
-        let path = RelPath::parse(request).map_err(|reason| SourceError::PathRefused { reason })?;
-        if path.components().any(names::is_own) {
-            return Err(SourceError::NotFound { path: path.to_string() });
-        }
+        let path = requested(request)?;
         match &self.served {
             Served::Directory(root) => Source::beneath(root, path),
             Served::File(file) if file.name == path => Ok(Source::of_file(file.clone())),
@@ -174,9 +171,7 @@ impl SourceRoot {
             Served::Several(parts) => several::resolve(parts, &path),
         }
     }
-}
 
-impl SourceRoot {
     /// The directory `path` as a root of its own; this root for an empty path. Follows no link.
     ///
     /// # Errors
@@ -191,10 +186,7 @@ impl SourceRoot {
         if path.is_empty() {
             return Ok(self.clone());
         }
-        let path = RelPath::parse(path).map_err(|reason| SourceError::PathRefused { reason })?;
-        if path.components().any(names::is_own) {
-            return Err(SourceError::NotFound { path: path.to_string() });
-        }
+        let path = requested(path)?;
         match platform::open_dir(root, path.as_bytes()) {
             Ok(dir) => Ok(Self { served: Served::Directory(Arc::new(dir)), opened: None }),
             Err(error) if platform::is_symlink_refused(&error) => {
@@ -235,8 +227,7 @@ impl SourceRoot {
         if platform::stat(&parent, path.file_name()).map_err(opening)?.kind == Kind::Symlink {
             return Err(SourceError::LeavesServedRoot { path: path.to_string() });
         }
-        let name = RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
-        Source::beneath(&parent, name)
+        Source::beneath(&parent, RelPath::parse(path.file_name())?)
     }
 }
 
@@ -285,8 +276,7 @@ impl Source {
     /// [`SourceError::PathRefused`] for a name that cannot be sent, [`SourceError::NotServable`],
     /// [`SourceError::Unreadable`].
     pub fn of_open_file(file: File, name: &[u8]) -> Result<Self, SourceError> {
-        let refused = |reason| SourceError::PathRefused { reason };
-        let name = RelPath::parse(name).map_err(refused)?;
+        let name = RelPath::parse(name)?;
         let unreadable = |source| SourceError::Unreadable { path: name.to_string(), source };
         let stat = platform::stat_open(&file).map_err(unreadable)?;
         if stat.kind == Kind::Special || stat.kind == Kind::File && !one_file::is_whole(&file, &stat) {
@@ -430,8 +420,7 @@ impl Source {
                 Ok(Self::of(shape, Content::Tree(Arc::new(dir))))
             }
             Kind::File => {
-                let name =
-                    RelPath::parse(path.file_name()).map_err(|reason| SourceError::PathRefused { reason })?;
+                let name = RelPath::parse(path.file_name())?;
                 let file = OneFile { root: Arc::clone(root), path, name };
                 file.open()?;
                 Ok(Self::of_file(file))
@@ -568,6 +557,15 @@ fn copy_at(content: &[u8], offset_bytes: u64, buffer: &mut [u8]) -> io::Result<(
     let part = content.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
     buffer.copy_from_slice(part);
     Ok(())
+}
+
+/// A path that a peer asks for. Our own files are none.
+fn requested(path: &[u8]) -> Result<RelPath, SourceError> {
+    let path = RelPath::parse(path)?;
+    if path.components().any(names::is_own) {
+        return Err(SourceError::NotFound { path: path.to_string() });
+    }
+    Ok(path)
 }
 
 /// The name of the directory at `path`, an absolute path; `None` for `/`, or if it cannot be sent.

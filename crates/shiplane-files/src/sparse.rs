@@ -8,7 +8,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Holes};
 
 use crate::{
     buffers::Scratch,
-    hash::{READ_LEN_BYTES, hash_parts},
+    hash::{READ_LEN_BYTES, digest_of, hash_parts},
     platform::{self, Stat},
 };
 
@@ -36,13 +36,9 @@ pub(super) fn digest_of_data<E>(
     algorithm: DigestAlgorithm,
     holes: &Holes,
     size_bytes: u64,
-    mut read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
+    read: impl FnMut(u64, &mut [u8]) -> Result<usize, E>,
 ) -> Result<Digest, E> {
-    let (mut hasher, mut buffer) = (algorithm.hasher(), Scratch::new(READ_LEN_BYTES));
-    for range in holes.data(size_bytes) {
-        hash_parts(&mut hasher, range, &mut buffer, &mut read, |_| Ok(()))?;
-    }
-    Ok(hasher.finish())
+    digest_of(algorithm, holes.data(size_bytes), read)
 }
 
 /// Hashes a file of `size_bytes` as the lists of a sync do (SPEC 4.33), without reading its holes. `each` gets every part that is

@@ -398,7 +398,7 @@ impl ChunkStore {
             _ => Ok(()),
         });
         let set = set.and_then(|()| platform::set_mtime(open, file.mtime));
-        self.site.settled(&file.path, &file.target, set)
+        self.site.settled(Some(&file.path), Some(&file.target), set)
     }
 
     /// Notes a temporary file of an earlier run that this one goes on with.

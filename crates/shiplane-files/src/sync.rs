@@ -5,7 +5,7 @@
 //!
 //! 1. [`scan`](fn@scan) lists what is here, and reads only what its [`StatCache`] does not know; [`SeenFiles`] tells
 //!    whether it is still so. [`Manifest`] is that list, [`Changes`] what has changed of it.
-//! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`BaseStore`] remembers what was common.
+//! 2. [`plan`](fn@plan) is pure: what is to be done on both sides, and why; [`plan_one_way`] is the same in one direction. [`SyncState`] remembers what was common.
 //! 3. [`Dataset`]: a directory with its list, its base and its lock. [`Prepared`]: one side's part of the plan, step by step.
 //! 4. [`watch`](fn@watch) tells when there may be something to sync again, and where: [`Relisting`] looks only there.
 
@@ -22,11 +22,10 @@ mod policy;
 mod scan;
 mod spelling;
 mod stat_cache;
-mod state;
 mod watch;
 mod work;
 
-pub use base::{BaseError, BaseKey, BaseStore};
+pub use base::{BaseError, SyncState};
 pub use changes::{Changes, ChangesError};
 pub use codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES, ManifestError};
 pub use dataset::{Agreed, Dataset, KeepAlive, Site, SiteOptions, View};
@@ -37,7 +36,6 @@ pub use plan::{Action, Change, Consent, OneWay, Outcome, PlanError, Side, Why, p
 pub use scan::{GoOn, ScanError, ScanOptions, Scanned, SeenFiles, scan};
 pub use shiplane_platform::internals::{Unwatched, WatchLimit};
 pub use stat_cache::StatCache;
-pub use state::SyncState;
 pub use watch::{DatasetWatch, Relisting, watch};
 pub use work::Prepared;
 

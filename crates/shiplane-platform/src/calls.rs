@@ -95,6 +95,14 @@ pub fn respell(dir: &cap_std::fs::Dir, from: &[u8], to: &[u8]) -> io::Result<()>
     })
 }
 
+/// What has the name; `None` if nothing has. A link is not followed.
+pub fn stat_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<Option<Stat>> {
+    match stat(dir, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Removes the file `name`, if it is there.
 pub fn remove_if_there(dir: &cap_std::fs::Dir, name: &[u8]) -> io::Result<()> {
     match remove_file(dir, name) {

@@ -1,5 +1,5 @@
 //! System calls on files and directories, one module for each platform, and what stands right above them: names,
-//! attributes, small files of our own, inputs that can be read once, work on several threads, patterns of names, small
+//! attributes, small files of our own, inputs that can be read once, holes, files that the kernel makes up, work on several threads, patterns of names, small
 //! collections, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
@@ -20,6 +20,7 @@ mod calls;
 #[cfg(unix)]
 mod disk;
 mod input;
+mod made_up;
 mod measure;
 mod names;
 mod own_file;
@@ -43,6 +44,10 @@ pub mod internals {
     /// File names.
     pub mod names {
         pub use crate::names::*;
+    }
+    /// Files that the kernel makes up.
+    pub mod made_up {
+        pub use crate::made_up::*;
     }
     /// Small files of our own.
     pub mod own_file {

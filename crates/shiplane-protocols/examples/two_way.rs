@@ -39,7 +39,8 @@ pub(crate) async fn sync_twice(home: &Path) -> Result<[SyncReport; 2], Failure> 
     let server = PeerAddr { id: transport.peer_id(), addr: transport.local_addr()? };
     let options = TransferOptions::default();
     let (root, state) = (SourceRoot::open(&served)?, SyncState::at(home.join("server-state")));
-    let files = FileServer::syncing(root, &served, access, options.clone(), WriteLimits::default(), state);
+    let files = FileServer::new(root, access, options.clone()).writable(WriteLimits::default());
+    let files = Arc::new(files.syncing(&served, state));
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(files.run(Arc::new(transport), shutdown.clone()));
 

@@ -1,13 +1,6 @@
 //! Sends many chunks to one peer with bounded concurrency, each with its own result.
 
-use std::{
-    fmt::Display,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fmt::Display, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -31,7 +24,6 @@ pub trait BatchSource: Clone + Send + Sync + 'static {
 pub struct BatchOptions {
     max_concurrent: usize,
     lane: LaneOptions,
-    in_flight: InFlight,
 }
 
 impl BatchOptions {
@@ -48,61 +40,11 @@ impl BatchOptions {
         self.lane = lane;
         self
     }
-
-    /// Shows how many are under way. Clones of the options share it.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn in_flight(&self) -> &InFlight {
-        &self.in_flight
-    }
 }
 
 impl Default for BatchOptions {
     fn default() -> Self {
-        Self {
-            max_concurrent: DEFAULT_CONCURRENT,
-            lane: LaneOptions::default(),
-            in_flight: InFlight::default(),
-        }
-    }
-}
-
-/// How many are under way, now and at most so far. Clones show the same.
-#[derive(Debug, Clone, Default)]
-pub struct InFlight(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    now: AtomicUsize,
-    peak: AtomicUsize,
-}
-
-impl InFlight {
-    /// Under way at this moment.
-    #[must_use]
-    pub fn now(&self) -> usize {
-        self.0.now.load(Ordering::SeqCst)
-    }
-
-    /// The most that ever were.
-    #[must_use]
-    pub fn peak(&self) -> usize {
-        self.0.peak.load(Ordering::SeqCst)
-    }
-
-    fn enter(&self) -> Entered {
-        let now = self.0.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.peak.fetch_max(now, Ordering::SeqCst);
-        Entered(Arc::clone(&self.0))
-    }
-}
-
-/// Counts until it is dropped, by a panic too.
-struct Entered(Arc<Counts>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::SeqCst);
+        Self { max_concurrent: DEFAULT_CONCURRENT, lane: LaneOptions::default() }
     }
 }
 
@@ -132,15 +74,12 @@ pub async fn transfer_batch<S: BatchSource>(
 ) -> Vec<(S, TransferResult)> {
     let target = peer.into();
     let transfer = |(index, source): (usize, S)| {
-        let (transport, lane, in_flight) =
-            (Arc::clone(transport), options.lane.clone(), options.in_flight.clone());
+        let (transport, lane) = (Arc::clone(transport), options.lane.clone());
         let sent = source.clone();
         async move {
             // A task of its own, spawned when its turn has come: a panic ends no other.
-            let task = AbortOnDropHandle::new(tokio::spawn(async move {
-                let _entered = in_flight.enter();
-                send(&transport, target, &sent, &lane).await
-            }));
+            let task = tokio::spawn(async move { send(&transport, target, &sent, &lane).await });
+            let task = AbortOnDropHandle::new(task);
             let result = task.await.unwrap_or_else(|panicked| failure(target, &source.name(), &panicked));
             (index, source, result)
         }

@@ -20,9 +20,12 @@ use std::{
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use shiplane_transport::internals::{ChunkRead, ChunkSink, SourceError};
+use shiplane_transport::{
+    ChunkSource, LaneOptions, RecvChunkError,
+    internals::{ChunkRead, ChunkSink, InboundChunk, SourceError},
+};
 use shiplane_wire::{
-    ChunkReceiver, Digest, FrameError, Hasher, Offer, RecvError, RecvStep, Stored, Verified, limits,
+    ChunkReceiver, Code, Digest, FrameError, Hasher, Offer, RecvError, RecvStep, Stored, Verified, limits,
 };
 use thiserror::Error;
 use zstd::{stream::write::Decoder, zstd_safe::CParameter};
@@ -76,20 +79,6 @@ pub enum EncodeSourceError {
     Source(#[from] SourceError),
 }
 
-/// Why a chunk is sent as it is, or not at all.
-enum NotEncoded {
-    /// It would not be shorter.
-    Grows,
-    /// It cannot be read.
-    Source(SourceError),
-}
-
-impl From<SourceError> for NotEncoded {
-    fn from(error: SourceError) -> Self {
-        Self::Source(error)
-    }
-}
-
 impl EncodedSource {
     /// Reads and encodes all of `source`; the digest of its content is SHA-256. Blocking, and busy: for a blocking
     /// thread.
@@ -101,17 +90,20 @@ impl EncodedSource {
         if len_bytes > max_bytes {
             return Err(EncodeSourceError::TooLarge { len_bytes, max_bytes });
         }
-        let content = read_whole(&mut source)?;
-        let compressed = match compression {
-            Compression::Never => None,
-            Compression::Auto if !sample_shrinks(&content)? => None,
-            Compression::Auto | Compression::Always => {
-                Some(compress(&content)?).filter(|c| shrinks(c, &content))
-            }
+        let content = read_whole(&mut source)?.freeze();
+        let is_tried = match compression {
+            Compression::Never => false,
+            Compression::Auto => sample_shrinks(&content)?,
+            Compression::Always => true,
         };
-        let digest = Digest::sha256(&content);
-        let encoding = if compressed.is_some() { ZSTD } else { STORED };
-        Ok(Self::new(encoding, digest, compressed.as_deref().unwrap_or(&content), len_bytes))
+        let compressed = if is_tried {
+            let content = ChunkSource::Memory(content.clone()).open()?;
+            Self::compress(content, Compression::Always, Hasher::sha256())?
+        } else {
+            None
+        };
+        let stored = || Self::new(STORED, Digest::sha256(&content), &content, len_bytes);
+        Ok(compressed.unwrap_or_else(stored))
     }
 
     /// Compresses `source` as it is read, so that only what comes of it is held. `None` once it is plain
@@ -130,15 +122,14 @@ impl EncodedSource {
         let read = hash_source(&mut source, &mut hasher, SAMPLE_LEN, |part| {
             let is_sample = std::mem::take(&mut is_first) && compression == Compression::Auto;
             if is_sample && !sample_shrinks(part)? {
-                return Err(NotEncoded::Grows);
+                return Err(None);
             }
             encoder.write_all(part).map_err(SourceError::Io)?;
-            if encoder.get_ref().len() < most_bytes { Ok(()) } else { Err(NotEncoded::Grows) }
+            if encoder.get_ref().len() < most_bytes { Ok(()) } else { Err(None) }
         });
-        match read {
-            Ok(()) => {}
-            Err(NotEncoded::Grows) => return Ok(None),
-            Err(NotEncoded::Source(error)) => return Err(error),
+        // Without an error it would not be shorter.
+        if let Err(error) = read {
+            return error.map_or(Ok(None), Err);
         }
         let compressed = encoder.finish().map_err(SourceError::Io)?;
         if compressed.len() >= most_bytes {
@@ -182,6 +173,30 @@ impl ChunkRead for EncodedSource {
     /// The content was checked when it was read.
     fn check_unchanged(&mut self) -> Result<(), SourceError> {
         Ok(())
+    }
+}
+
+/// Receives an encoded chunk into a sink that knows nothing of it. Its content is agreed to be `content_bytes`, of which
+/// no more is ever decoded (SPEC 4.16), and `hasher` is a new one of the digest that was agreed on for that.
+pub(crate) async fn receive_encoded<S: ChunkSink>(
+    chunk: InboundChunk,
+    content_bytes: u64,
+    sink: S,
+    hasher: Hasher,
+    options: &LaneOptions,
+) -> Result<S::Output, RecvChunkError<DecodeSinkError<S::Error>>> {
+    let (wire_bytes, max_bytes) = (chunk.len_bytes(), DecodingSink::<S>::max_wire_bytes(content_bytes));
+    let sink = if wire_bytes > max_bytes {
+        Err(FrameError::TooLarge { len_bytes: wire_bytes, max_bytes }.into())
+    } else {
+        DecodingSink::new(sink, hasher, content_bytes, wire_bytes)
+    };
+    match sink {
+        Ok(sink) => Ok(chunk.receive(wire_bytes, sink, options).await?.0),
+        Err(refused) => {
+            chunk.refuse(Code::TooLarge).await;
+            Err(RecvChunkError::Sink(refused))
+        }
     }
 }
 

@@ -64,12 +64,12 @@ fn redeem_body(secret: &TicketSecret, method: &str, body: &[u8]) -> Result<Bytes
 /// ```no_run
 /// # async fn example(client: shiplane_rpc::RpcClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use shiplane_files::internals::{Destination, Existing, LinkPolicy, ReceiveOptions};
-/// use shiplane_protocols::internals::{Fetch, transfer::TransferOptions};
+/// use shiplane_protocols::internals::{Fetch, FetchRequest, transfer::TransferOptions};
 /// use shiplane_wire::Durability;
 ///
-/// let fetch = Fetch::open(&client, b"photos/2026").await?;
-/// let (shape, job) = (fetch.shape().clone(), fetch.job());
 /// let options = TransferOptions::default();
+/// let fetch = Fetch::open(&client, FetchRequest::of(b"photos/2026"), &options).await?;
+/// let (shape, job) = (fetch.shape().clone(), fetch.job());
 /// let receive = ReceiveOptions {
 ///     existing: Existing::Refuse, durability: Durability::Durable, verify: false, digest: fetch.digest(),
 ///     links: LinkPolicy::All, attributes: false, chunk_len_bytes: options.chunk_len_bytes,
@@ -134,24 +134,14 @@ pub enum FetchError {
 }
 
 impl Fetch {
-    /// Asks the peer for `path` below what it serves; empty for all of it.
-    ///
-    /// Cancel-safe: the peer forgets a transfer that is not begun.
-    ///
-    /// # Errors
-    /// [`FetchError::Open`]: not found, refused, not authorised, or the call failed.
-    pub async fn open(client: &RpcClient, path: &[u8]) -> Result<Self, FetchError> {
-        Self::open_with(client, FetchRequest::of(path), &TransferOptions::default()).await
-    }
-
-    /// The same, and tells the peer what the options say of rate and compression. Give
+    /// Asks the peer for what it serves, and tells it what the options say of rate and compression. Give
     /// [`receive`](Self::receive) the same options.
     ///
     /// Cancel-safe: the peer forgets a transfer that is not begun.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
-    pub async fn open_with(
+    /// [`FetchError::Open`]: not found, refused, not authorised, or the call failed.
+    pub async fn open(
         client: &RpcClient,
         request: FetchRequest,
         options: &TransferOptions,
@@ -242,16 +232,16 @@ impl Fetch {
         Ok(FilesReport {
             transfer,
             entries: received.entries,
-            total_bytes: received.total_bytes,
+            total_bytes: received.totals.entry_bytes,
             sent_bytes: 0,
-            received_bytes: received.received_bytes,
-            wire_bytes: received.wire_bytes,
+            received_bytes: received.totals.received_bytes,
+            wire_bytes: received.totals.wire_bytes,
             summary: received.summary,
-            left_out_here: received.left_out_here,
-            left_out_there: received.left_out_there,
+            left_out_here: received.totals.left_out_here,
+            left_out_there: received.totals.left_out_there,
             durability,
             digest_algorithm: self.digest,
-            digest: received.only_chunk,
+            digest: received.totals.only_chunk,
         })
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use shiplane_files::internals::{CountedMemory, FilterRules, Filters, FiltersError, MAX_IGNORE_FILES_BYTES};
 use shiplane_rpc::{Fault, FaultCode};
-use shiplane_transport::{PeerId, internals::blocking};
+use shiplane_transport::PeerId;
 
-use crate::transfer::MemoryBudget;
+use crate::{off_thread, transfer::MemoryBudget};
 
 /// What is excluded from a transfer or a sync.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,9 +50,7 @@ impl OpenFilters {
         }
         let Self { patterns, listed, ignore_files, one_file_system } = self;
         let rules = FilterRules { patterns, listed, ignore_files, one_file_system };
-        let made = blocking::spawn(move || Filters::new(rules)).await;
-        let made = made.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        let filters = made.map_err(|error| {
+        let filters = off_thread(move || Filters::new(rules)).await?.map_err(|error| {
             let code = match error {
                 FiltersError::Pattern { .. } | FiltersError::Path { .. } => FaultCode::InvalidRequest,
                 FiltersError::TooManyPatterns { .. } | FiltersError::ListTooLong { .. } => {

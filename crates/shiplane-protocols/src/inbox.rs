@@ -22,13 +22,13 @@ use shiplane_transport::{
     LaneOptions, PeerId, RecvChunkError,
     internals::{ChunkSink, Claim, MemoryPool, PooledMemory},
 };
-use shiplane_wire::{Code, Digest, Durability, FrameError, Hasher, Stored, TransferId, Verified, limits};
+use shiplane_wire::{Digest, Durability, Hasher, Stored, TransferId, Verified, limits};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
 use self::ledger::{Attempt, Begun, Key, Ledger};
 use crate::{
-    compress::{DecodeSinkError, DecodingSink},
+    compress::{DecodeSinkError, receive_encoded},
     single::{NoChunk, only_chunk},
 };
 
@@ -300,22 +300,7 @@ async fn receive(
     if !zstd {
         return Ok(chunk.receive(len_bytes, sink, lane).await?);
     }
-    let (wire_bytes, max_bytes) = (chunk.len_bytes(), DecodingSink::<Handover>::max_wire_bytes(len_bytes));
-    if wire_bytes > max_bytes {
-        chunk.refuse(Code::TooLarge).await;
-        let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
-        return Err(InboxError::Encoded(RecvChunkError::Frame(refused)));
-    }
-    match DecodingSink::new(sink, Hasher::sha256(), len_bytes, wire_bytes) {
-        Ok(sink) => {
-            chunk.receive(wire_bytes, sink, lane).await?;
-            Ok(())
-        }
-        Err(bomb) => {
-            chunk.refuse(Code::TooLarge).await;
-            Err(InboxError::Encoded(RecvChunkError::Sink(bomb)))
-        }
-    }
+    Ok(receive_encoded(chunk, len_bytes, sink, Hasher::sha256(), lane).await?)
 }
 
 /// Why an announced delivery did not arrive: for the log. The sender has been told by status.

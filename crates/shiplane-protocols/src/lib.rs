@@ -73,6 +73,23 @@ mod snapshot;
 mod sync;
 mod transfer;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use shiplane_rpc::{Fault, FaultCode};
+use shiplane_transport::internals::blocking;
+
+/// Does blocking work for a call. Dropped, the work goes on.
+pub(crate) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
+    blocking::spawn(work).await.map_err(|_| Fault::new(FaultCode::Internal, ""))
+}
+
+/// What each lock here guards is whole whenever its holder could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The fuzzer's entries. Each takes any bytes and panics if a law of the crate is broken.
 #[doc(hidden)]
 pub mod fuzz {
@@ -109,7 +126,6 @@ pub use snapshot::{
 #[doc(hidden)]
 pub mod internals {
     pub use crate::{
-        batch::InFlight,
         fetch::{Fetch, FetchError, FetchRequest, ping, redeem, with_ticket},
         filters::OpenFilters,
         metrics::{DurationHistogram, SharedRecorder},

@@ -5,10 +5,10 @@ use std::{num::NonZeroU64, time::Duration};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use shiplane_access::internals::{Denied, RedeemError};
 use shiplane_files::internals::{
-    DestinationError, Existing, HAS_OWNERS, Kind, Shape, SourceError, Suffix, SuffixRefused,
+    DestinationError, Existing, FaultClass, HAS_OWNERS, Kind, Shape, SourceError, Suffix, SuffixRefused,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RpcClient};
-use shiplane_wire::{DigestAlgorithm, TransferId};
+use shiplane_wire::{Digest, DigestAlgorithm, TransferId};
 use tokio::time::Instant;
 
 use crate::{
@@ -170,6 +170,12 @@ pub(crate) struct PushSettle {
 pub(crate) struct PushSent {
     pub(crate) transfer_digest: [u8; 32],
     pub(crate) chunks: u64,
+}
+
+impl PushSent {
+    pub(crate) fn new(transfer_digest: Digest, chunks: u64) -> Self {
+        Self { transfer_digest: *transfer_digest.as_bytes(), chunks }
+    }
 }
 
 /// The answer to a call that waits for work at the peer: a fault, or one of these.
@@ -371,44 +377,36 @@ pub(crate) fn failed(error: &TransferError) -> Fault {
 
 /// The fault that the pusher gets when its files cannot be taken.
 pub(crate) fn not_taken(error: &DestinationError) -> Fault {
-    let code = match error {
-        DestinationError::NameRefused { .. }
-        | DestinationError::NameCollision { .. }
-        | DestinationError::LinkRefused { .. }
-        | DestinationError::TooManyHardLinks { .. }
-        | DestinationError::InLeftOut { .. } => FaultCode::PathRefused,
-        DestinationError::WrongKind { found: Kind::Symlink, .. } => FaultCode::PathRefused,
-        DestinationError::Exists { .. } | DestinationError::WrongKind { .. } => FaultCode::Exists,
-        DestinationError::Busy { .. } | DestinationError::NoMemory => FaultCode::Busy,
-        DestinationError::TooLarge { .. } | DestinationError::TooManyToDelete { .. } => FaultCode::TooLarge,
-        DestinationError::MassDeletion { .. } => FaultCode::MassDeletion,
-        DestinationError::NotResumable { .. } => FaultCode::NotResumable,
-        DestinationError::ParentMissing { .. } => FaultCode::NotFound,
-        DestinationError::NoSpace { .. }
-        | DestinationError::NoInodes { .. }
-        | DestinationError::QuotaExceeded { .. } => FaultCode::NoSpace,
-        DestinationError::Duplicate { .. }
-        | DestinationError::NoParent { .. }
-        | DestinationError::NotRequested { .. }
-        | DestinationError::NotWanted { .. }
-        | DestinationError::SpanOutside { .. }
-        | DestinationError::ChunkLength { .. }
-        | DestinationError::Unfinished { .. } => FaultCode::InvalidRequest,
-        DestinationError::PermissionDenied { .. }
-        | DestinationError::AttributesRefused { .. }
-        | DestinationError::Altered { .. }
-        | DestinationError::Poisoned { .. }
-        | DestinationError::Gone
-        | DestinationError::Io { .. } => FaultCode::SinkIo,
+    let code = match (error, error.class()) {
+        (DestinationError::WrongKind { found: Kind::Symlink, .. }, _) => FaultCode::PathRefused,
+        (DestinationError::Exists { .. } | DestinationError::WrongKind { .. }, _) => FaultCode::Exists,
+        (DestinationError::Busy { .. } | DestinationError::NoMemory, _) => FaultCode::Busy,
+        (DestinationError::TooLarge { .. } | DestinationError::TooManyToDelete { .. }, _) => {
+            FaultCode::TooLarge
+        }
+        (DestinationError::MassDeletion { .. }, _) => FaultCode::MassDeletion,
+        (DestinationError::NotResumable { .. }, _) => FaultCode::NotResumable,
+        (DestinationError::ParentMissing { .. }, _) => FaultCode::NotFound,
+        (
+            DestinationError::NoSpace { .. }
+            | DestinationError::NoInodes { .. }
+            | DestinationError::QuotaExceeded { .. },
+            _,
+        ) => FaultCode::NoSpace,
+        // What is left of these is about names.
+        (_, FaultClass::Refused) => FaultCode::PathRefused,
+        (_, FaultClass::Protocol) => FaultCode::InvalidRequest,
+        (_, FaultClass::LocalIo | FaultClass::Integrity) => FaultCode::SinkIo,
     };
     Fault::new(code, error.to_string())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg(unix)]
     fn a_disk_that_fails_is_named_and_is_no_refusal_of_the_ticket() {
         let errno = 5; // EIO
         let fault = not_redeemed(&RedeemError::NotRecorded { errno: Some(errno) });

@@ -7,7 +7,7 @@ use std::{
     error::Error,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 pub use self::histogram::DurationHistogram;
 use self::window::Window;
-use crate::{Direction, TransferReport, TransferResult};
+use crate::{Direction, TransferReport, TransferResult, lock};
 
 /// Counts finished transfers. Share it in an [`Arc`](std::sync::Arc).
 ///
@@ -45,7 +45,7 @@ pub struct MetricsSnapshot {
 }
 
 /// The counters of one direction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DirectionMetrics {
     /// Transfers that succeeded.
@@ -78,7 +78,7 @@ impl TransferMetrics {
     pub fn record_transfer(&self, direction: Direction, result: &TransferResult) {
         let now = self.origin.elapsed();
         {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = lock(&self.state);
             state.side(direction).record(result, now);
         }
         match self.recorder.get() {
@@ -96,7 +96,7 @@ impl TransferMetrics {
     #[must_use]
     pub fn snapshot(&self) -> MetricsSnapshot {
         let uptime = self.origin.elapsed();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         MetricsSnapshot {
             uptime,
             sent: state.side(Direction::Sent).snapshot(uptime),
@@ -161,33 +161,25 @@ impl State {
 
 #[derive(Debug, Default)]
 struct Side {
-    completed: u64,
-    failed: u64,
-    bytes: u64,
-    durations: DurationHistogram,
+    /// Without a rate.
+    counted: DirectionMetrics,
     window: Window,
 }
 
 impl Side {
     fn record(&mut self, result: &TransferResult, now: Duration) {
         if !result.success {
-            self.failed += 1;
+            self.counted.failed += 1;
             return;
         }
-        self.completed += 1;
-        self.bytes += result.bytes_transferred;
-        self.durations.record(result.duration);
+        self.counted.completed += 1;
+        self.counted.bytes += result.bytes_transferred;
+        self.counted.durations.record(result.duration);
         self.window.add(now.saturating_sub(result.duration), now, result.bytes_transferred);
     }
 
     fn snapshot(&mut self, now: Duration) -> DirectionMetrics {
-        DirectionMetrics {
-            completed: self.completed,
-            failed: self.failed,
-            bytes: self.bytes,
-            durations: self.durations.clone(),
-            bytes_per_second: self.window.bytes_per_second(now),
-        }
+        DirectionMetrics { bytes_per_second: self.window.bytes_per_second(now), ..self.counted.clone() }
     }
 }
 

@@ -1,11 +1,13 @@
 //! Progress of a transfer: bytes done, total and rate.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use shiplane_transport::internals::ProgressFn;
+
+use crate::lock;
 use tokio::time::Instant;
 
 /// The progress of a transfer. Each value is larger than the one before. The last one of a successful transfer is
@@ -79,14 +81,14 @@ impl HighWater {
         let (high_water, moved_bytes) = (Arc::clone(self), Mutex::new(0));
         Arc::new(move |step_bytes| {
             // Held while the watcher is called: calls from several threads must not overtake each other.
-            let mut moved_bytes = moved_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut moved_bytes = lock(&moved_bytes);
             *moved_bytes += step_bytes;
             high_water.reach(*moved_bytes);
         })
     }
 
     fn reach(&self, moved_bytes: u64) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         if moved_bytes > state.highest_bytes {
             state.highest_bytes = moved_bytes;
             let (total_bytes, elapsed) = (self.total_bytes, self.start.elapsed());

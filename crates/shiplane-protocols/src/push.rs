@@ -75,8 +75,9 @@ pub struct PushRequest {
 ///     attributes: false,
 ///     source_name: b"/home/me/photos".to_vec(),
 /// };
-/// let push = Push::open(&client, source, &request).await?;
-/// let report = match push.send(&TransferOptions::default(), std::sync::Arc::new(|_| ())).await {
+/// let options = TransferOptions::default();
+/// let push = Push::open(&client, source, &request, &options).await?;
+/// let report = match push.send(&options, std::sync::Arc::new(|_| ())).await {
 ///     // The answer was lost. Asking again does nothing twice; over another connection as well.
 ///     Err(PushError::Unknown { receipt, .. }) => receipt.settle(&client).await?,
 ///     other => other?,
@@ -167,24 +168,14 @@ impl PushError {
 
 impl Push {
     /// Asks the peer whether it is ready for `source`. It answers after it has checked our permission, that there is
-    /// room, and that no other push is at the same name; nothing of the content has been sent by then.
+    /// room, and that no other push is at the same name; nothing of the content has been sent by then. It is also asked
+    /// whether it takes what is compressed as the options say: give [`send`](Self::send) the same.
     ///
     /// Cancel-safe: the peer forgets a push that does not begin.
     ///
     /// # Errors
     /// [`PushError::Refused`].
-    pub async fn open(client: &RpcClient, source: Source, request: &PushRequest) -> Result<Self, PushError> {
-        Self::open_with(client, source, request, &TransferOptions::default()).await
-    }
-
-    /// The same, and asks whether the peer takes what is compressed as the options say. Give
-    /// [`send`](Self::send) the same options.
-    ///
-    /// Cancel-safe: the peer forgets a push that does not begin.
-    ///
-    /// # Errors
-    /// [`PushError::Refused`].
-    pub async fn open_with(
+    pub async fn open(
         client: &RpcClient,
         source: Source,
         request: &PushRequest,
@@ -259,10 +250,7 @@ impl Push {
         match provided.await {
             Ok(mut provided) => {
                 events(TransferEvent::Finishing);
-                let sent = PushSent {
-                    transfer_digest: *provided.transfer_digest.as_bytes(),
-                    chunks: provided.chunks,
-                };
+                let sent = PushSent::new(provided.transfer_digest, provided.chunks);
                 let Provided { sent_bytes, wire_bytes, failed_entries, left_out, .. } = provided;
                 let receipt = PushReceipt {
                     transfer,
@@ -361,31 +349,17 @@ async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> 
 
 /// Whether the fault is the receiver's word on the push, and not the lack of one.
 fn is_final(code: FaultCode) -> bool {
-    match code {
-        FaultCode::InvalidRequest
-        | FaultCode::Busy
-        | FaultCode::NotFound
-        | FaultCode::PathRefused
-        | FaultCode::TooLarge
-        | FaultCode::Integrity
-        | FaultCode::Exists
-        | FaultCode::NoSpace
-        | FaultCode::SourceIo
-        | FaultCode::SinkIo
-        | FaultCode::SourceChanged
-        | FaultCode::MassDeletion
-        | FaultCode::AttributesRefused
-        | FaultCode::NotResumable
-        | FaultCode::ReadOnly => true,
+    !matches!(
+        code,
         FaultCode::Internal
-        | FaultCode::UnknownMethod
-        | FaultCode::DeadlineExceeded
-        | FaultCode::Unauthorised
-        | FaultCode::TicketRefused
-        | FaultCode::Gone
-        | FaultCode::ShuttingDown
-        | FaultCode::Other(_) => false,
-    }
+            | FaultCode::UnknownMethod
+            | FaultCode::DeadlineExceeded
+            | FaultCode::Unauthorised
+            | FaultCode::TicketRefused
+            | FaultCode::Gone
+            | FaultCode::ShuttingDown
+            | FaultCode::Other(_)
+    )
 }
 
 fn shape(source: &Source, name: Option<&Vec<u8>>) -> TransferShape {

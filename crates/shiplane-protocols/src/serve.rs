@@ -47,6 +47,7 @@ use crate::{
         agree_digest, check_attributes, denied, not_redeemed, not_served,
     },
     metrics::Counting,
+    off_thread,
     probe::PROBE,
     sync::messages::{SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SYNC_WATCH},
     transfer::{
@@ -97,60 +98,7 @@ pub struct FileServer {
 impl FileServer {
     /// Serves `root` for reading, under the rules of `access`.
     #[must_use]
-    pub fn new(root: SourceRoot, access: Arc<AccessControl>, options: TransferOptions) -> Arc<Self> {
-        Arc::new(Self::with(root, access, options, None))
-    }
-
-    /// As [`new`](Self::new), for peers with the right to write as well. A `root` that is one file takes
-    /// nothing.
-    #[must_use]
-    pub fn writable(
-        root: SourceRoot,
-        access: Arc<AccessControl>,
-        options: TransferOptions,
-        limits: WriteLimits,
-    ) -> Arc<Self> {
-        let writing = root.is_directory().then(|| Writing::new(limits));
-        Arc::new(Self::with(root, access, options, writing))
-    }
-
-    /// As [`writable`](Self::writable), and to be synced with as well by peers that may read and write. `path`
-    /// is where `root` is, and names it in what is remembered in `state`. Blocking: asks the system for its
-    /// whole path.
-    #[must_use]
-    pub fn syncing(
-        root: SourceRoot,
-        path: &Path,
-        access: Arc<AccessControl>,
-        options: TransferOptions,
-        limits: WriteLimits,
-        state: SyncState,
-    ) -> Arc<Self> {
-        let writing = root.is_directory().then(|| Writing::new(limits));
-        let syncing = Some(Syncing::new(state, path));
-        Arc::new(Self { syncing, ..Self::with(root, access, options, writing) })
-    }
-
-    /// As [`new`](Self::new), and to be synced with by those who take from it. `path` and `state` are as for
-    /// [`syncing`](Self::syncing). Blocking, as that.
-    #[must_use]
-    pub fn syncing_from(
-        root: SourceRoot,
-        path: &Path,
-        access: Arc<AccessControl>,
-        options: TransferOptions,
-        state: SyncState,
-    ) -> Arc<Self> {
-        let syncing = Some(Syncing::new(state, path));
-        Arc::new(Self { syncing, ..Self::with(root, access, options, None) })
-    }
-
-    fn with(
-        root: SourceRoot,
-        access: Arc<AccessControl>,
-        mut options: TransferOptions,
-        writing: Option<Writing>,
-    ) -> Self {
+    pub fn new(root: SourceRoot, access: Arc<AccessControl>, mut options: TransferOptions) -> Self {
         options.memory.get_or_insert_default();
         options.digest_cache.get_or_insert_default();
         Self {
@@ -159,12 +107,27 @@ impl FileServer {
             options,
             fetches: ConcurrencyLimit::new(MAX_FETCHES, MAX_FETCHES),
             probes: ConcurrencyLimit::new(MAX_PROBES, MAX_PROBES_PER_PEER),
-            writing,
+            writing: None,
             syncing: None,
             activity: Activity::default(),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
+    }
+
+    /// Also takes pushes of peers with the right to write, if the root is a directory.
+    #[must_use]
+    pub fn writable(self, limits: WriteLimits) -> Self {
+        let writing = self.root.is_directory().then(|| Writing::new(limits));
+        Self { writing, ..self }
+    }
+
+    /// Also takes part in syncs: of peers that take from it, and, if it is [`writable`](Self::writable), of those that may
+    /// read and write. `path` is where the root is, and names it in what is remembered in `state`. Blocking: asks the
+    /// system for its whole path.
+    #[must_use]
+    pub fn syncing(self, path: &Path, state: SyncState) -> Self {
+        Self { syncing: Some(Syncing::new(state, path)), ..self }
     }
 
     /// Accepts peers on `transport` until `shutdown` is cancelled; then refuses new transfers, lets those
@@ -279,8 +242,6 @@ impl FileServer {
     /// As [`router`](Self::router), for guests who may call `methods` too, by which they authorise themselves.
     #[must_use]
     pub fn router_with_guests(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
-        let [redeem, open, push, settle, sync, sync_compare, sync_start, sync_settle, alive, watch, probe] =
-            std::array::from_fn(|_| Arc::clone(self));
         Router::new()
             .guard(move |context, method| {
                 if context.connection.is_guest() && method != REDEEM && !methods.contains(&method) {
@@ -288,48 +249,27 @@ impl FileServer {
                 }
                 Ok(())
             })
-            .wrapping_method(REDEEM, move |context, body| Arc::clone(&redeem).redeem(context, body))
+            .wrapping_method(REDEEM, self.handling(Self::redeem))
             .typed(PING, |_, ()| async { Ok(Pong { version: env!("CARGO_PKG_VERSION").to_owned() }) })
-            .typed(FETCH_OPEN, move |context, request| {
-                let server = Arc::clone(&open);
-                async move { server.open(context, request).await }
-            })
-            .typed(PUSH_OPEN, move |context, request| {
-                let server = Arc::clone(&push);
-                async move { server.open_push(context, request).await }
-            })
-            .typed(PUSH_SETTLE, move |context, request| {
-                let server = Arc::clone(&settle);
-                async move { server.settle_push(&context, request).await }
-            })
-            .typed(SYNC_OPEN, move |context, request| {
-                let server = Arc::clone(&sync);
-                async move { server.open_sync(context, request).await }
-            })
-            .typed(SYNC_COMPARE, move |context, request| {
-                let server = Arc::clone(&sync_compare);
-                async move { server.compare_sync(&context, request).await }
-            })
-            .typed(SYNC_START, move |context, request| {
-                let server = Arc::clone(&sync_start);
-                async move { server.start_sync(&context, request).await }
-            })
-            .typed(SYNC_SETTLE, move |context, request| {
-                let server = Arc::clone(&sync_settle);
-                async move { server.settle_sync(&context, request).await }
-            })
-            .typed(SYNC_ALIVE, move |context, request| {
-                let known = alive.sync_is_alive(&context, &request);
-                async move { known }
-            })
-            .typed(SYNC_WATCH, move |context, request| {
-                let server = Arc::clone(&watch);
-                async move { server.watch_sync(context, request).await }
-            })
-            .typed(PROBE, move |context, request| {
-                let server = Arc::clone(&probe);
-                async move { server.probe(context, request).await }
-            })
+            .typed(FETCH_OPEN, self.handling(Self::open))
+            .typed(PUSH_OPEN, self.handling(Self::open_push))
+            .typed(PUSH_SETTLE, self.handling(Self::settle_push))
+            .typed(SYNC_OPEN, self.handling(Self::open_sync))
+            .typed(SYNC_COMPARE, self.handling(Self::compare_sync))
+            .typed(SYNC_START, self.handling(Self::start_sync))
+            .typed(SYNC_SETTLE, self.handling(Self::settle_sync))
+            .typed(SYNC_ALIVE, self.handling(Self::sync_is_alive))
+            .typed(SYNC_WATCH, self.handling(Self::watch_sync))
+            .typed(PROBE, self.handling(Self::probe))
+    }
+
+    /// Calls of a method go to this server.
+    fn handling<Req, Fut>(
+        self: &Arc<Self>,
+        handle: fn(Arc<Self>, RequestContext, Req) -> Fut,
+    ) -> impl Fn(RequestContext, Req) -> Fut + use<Req, Fut> {
+        let server = Arc::clone(self);
+        move |context, request| handle(Arc::clone(&server), context, request)
     }
 
     /// Gives the call that comes with the ticket.
@@ -343,8 +283,7 @@ impl FileServer {
         let (secret, peer) = (TicketSecret::from_bytes(secret), context.peer);
         let redeemed = if self.access.tickets().is_on_disk() {
             let access = Arc::clone(&self.access);
-            let redeeming = blocking::spawn(move || access.tickets().redeem(&secret, peer, Instant::now()));
-            redeeming.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?
+            off_thread(move || access.tickets().redeem(&secret, peer, Instant::now())).await?
         } else {
             self.access.tickets().redeem(&secret, peer, Instant::now())
         };
@@ -376,9 +315,7 @@ impl FileServer {
         // Only who may read everything may go by links: they could lead out of a smaller scope.
         let may_follow = self.access.may_read(&context.peer, b"", Instant::now()).is_ok();
         let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
-        let resolved = blocking::spawn(resolve).await;
-        let resolved = resolved.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        let source = resolved.map_err(|error| not_served(&error))?;
+        let source = off_thread(resolve).await?.map_err(|error| not_served(&error))?;
         let source = source.with_filters(filtered.filters).with_attributes(request.attributes);
         let transfer = TransferId::from_bytes(request.transfer);
         let permit = self.fetches.take(context.peer)?;

@@ -1,7 +1,7 @@
 //! Orderly shutdown: refuses new transfers, finishes running ones, then tells peers.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -12,13 +12,12 @@ use shiplane_transport::{
 };
 use shiplane_wire::Code;
 use thiserror::Error;
-use tokio::time::Instant;
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::{Delivery, Direction, PeerTarget, TransferMetrics, TransferReport};
+use crate::{Direction, PeerTarget, TransferMetrics, lock, metrics::Counting};
 
 /// Tracks the running transfers of a transport in both directions, so that a shutdown can wait for them.
 ///
@@ -96,7 +95,7 @@ impl TransferManager {
     /// # Errors
     /// [`ShuttingDown`], once [`shutdown`](Self::shutdown) has been called.
     pub fn admit(&self) -> Result<TransferAdmission, ShuttingDown> {
-        let _exclusive = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = lock(&self.admitting);
         if self.closing.is_cancelled() {
             return Err(ShuttingDown);
         }
@@ -111,24 +110,12 @@ impl TransferManager {
     /// [`ManagedError::ShuttingDown`], or why it failed.
     pub async fn send(&self, peer: impl Into<PeerTarget>, chunk: &ChunkSource) -> Result<u64, ManagedError> {
         let _admitted = self.admit()?;
-        let (target, start) = (peer.into(), Instant::now());
+        let target = peer.into();
         let sent = async {
             let connection = target.connect(&self.transport).await?;
             Ok::<_, ManagedError>(connection.send_chunk_with(chunk, &self.lane).await?)
         };
-        let sent = sent.await;
-        let report = match &sent {
-            Ok(bytes) => TransferReport::verified(Direction::Sent, target.addr(), *bytes, start.elapsed()),
-            Err(error) => {
-                let delivery = match error {
-                    ManagedError::Send(error) if error.is_unknown() => Delivery::Unknown,
-                    _ => Delivery::Rejected,
-                };
-                TransferReport::failed(Direction::Sent, target.addr(), delivery, error, start.elapsed())
-            }
-        };
-        self.metrics.record(&report);
-        sent
+        Counting::of(Some(&self.metrics), Direction::Sent, target.addr(), sent, |bytes| *bytes).await
     }
 
     /// Receives the peer's next bare chunk, if it is as expected. `None` after the connection was closed in order.
@@ -157,20 +144,10 @@ impl TransferManager {
                 return Err(shutting_down.into());
             }
         };
-        let (peer, start) = (connection.remote_addr(), Instant::now());
-        let received = chunk.receive_to_memory(expected, &self.lane).await;
-        let report = match &received {
-            Ok(data) => {
-                let bytes = data.len() as u64;
-                TransferReport::verified(Direction::Received, peer, bytes, start.elapsed())
-            }
-            Err(error) => {
-                let rejected = Delivery::Rejected;
-                TransferReport::failed(Direction::Received, peer, rejected, error, start.elapsed())
-            }
-        };
-        self.metrics.record(&report);
-        Ok(Some(received?))
+        let (metrics, peer) = (Some(&self.metrics), connection.remote_addr());
+        let received = chunk.receive_to_memory(expected, &self.lane);
+        let bytes = |data: &Bytes| data.len() as u64;
+        Ok(Some(Counting::of(metrics, Direction::Received, peer, received, bytes).await?))
     }
 
     /// The number of running transfers.
@@ -196,7 +173,7 @@ impl TransferManager {
     /// Not cancel-safe: after it is dropped, still no transfer is admitted. Call it again.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         {
-            let _exclusive = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
+            let _exclusive = lock(&self.admitting);
             self.closing.cancel();
             self.tracker.close();
         }

@@ -43,7 +43,6 @@ pub use budget::{
 };
 pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{ProtocolFault, TransferError};
-pub(crate) use event::server_events;
 pub use event::{Awaited, EventFn, TransferEvent};
 pub use limit::Limit;
 pub use target::{ListFn, OutputStream, Target};
@@ -82,6 +81,16 @@ pub(crate) async fn next_records(
         }
         Err(_) => Err(TransferError::Silent { timeout }),
     }
+}
+
+/// Opens the records stream of a transfer.
+pub(crate) async fn open_records(
+    transfer: TransferId,
+    connection: &PeerConnection,
+    timeout: Duration,
+) -> Result<BiStream, TransferError> {
+    let opened = tokio::time::timeout(timeout, connection.open_records(transfer)).await;
+    Ok(opened.map_err(|_| TransferError::Silent { timeout })??)
 }
 
 /// How a transfer is run.

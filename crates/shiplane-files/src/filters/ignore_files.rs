@@ -67,14 +67,10 @@ pub(super) fn is_one(name: &[u8]) -> bool {
 
 /// The text of a file; `None` if there is none. No link is followed.
 fn read(dir: &Dir, name: &str) -> io::Result<Option<Vec<u8>>> {
-    match platform::stat(dir, name.as_bytes()) {
-        Ok(stat) if stat.kind == Kind::File && stat.size_bytes > MAX_LEN_BYTES => {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(stat) if stat.kind == Kind::File => {}
-        Ok(_) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
+    let stat = platform::stat_if_there(dir, name.as_bytes())?;
+    let Some(stat) = stat.filter(|stat| stat.kind == Kind::File) else { return Ok(None) };
+    if stat.size_bytes > MAX_LEN_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
     }
     let file = match platform::open_file(dir, name.as_bytes()) {
         Ok(file) => file,

@@ -59,14 +59,7 @@ impl OneFile {
 impl Source {
     /// What it is read from, if it is of unknown length and can be read once.
     pub fn input(&self) -> Option<&Input> {
-        match &self.content {
-            Content::Input(input, _) => Some(input),
-            Content::Tree(_)
-            | Content::File(_)
-            | Content::Open(_)
-            | Content::Listed { .. }
-            | Content::Several(_) => None,
-        }
+        if let Content::Input(input, _) = &self.content { Some(input) } else { None }
     }
 
     /// The parts of that, each of which is an entry (SPEC 4.32). Waits for each. None if there is no such input.

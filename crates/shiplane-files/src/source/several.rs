@@ -34,7 +34,7 @@ impl SourceRoot {
     pub fn several(roots: Vec<Self>) -> Result<Self, SourceError> {
         let part = |root: Self| {
             let name = root.name().map(|name| RelPath::parse(&name)).transpose();
-            Ok(Part { name: name.map_err(|reason| SourceError::PathRefused { reason })?, root })
+            Ok::<_, SourceError>(Part { name: name?, root })
         };
         let parts: Result<Vec<_>, _> = roots.into_iter().map(part).collect();
         Ok(Self { served: Served::Several(parts?.into()), opened: None })

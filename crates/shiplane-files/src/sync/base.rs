@@ -1,4 +1,4 @@
-//! Stores the bases of syncs.
+//! The state between syncs: what was last common with each peer.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,37 +8,34 @@ use thiserror::Error;
 
 use super::codec::{MAX_ENTRIES, MAX_MANIFEST_LEN_BYTES};
 use super::manifest::Manifest;
-use crate::own_file::{read_file, replace_file};
-use crate::platform::sealed::{self, Magic};
+use crate::{
+    filters::Filters,
+    own_file::{read_file, replace_file},
+    platform::sealed::{self, Magic},
+};
 
 /// Which two sides, and which dataset of theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct BaseKey(Digest);
+pub(super) struct BaseKey(Digest);
 
 impl BaseKey {
-    /// Of the peer with the key `peer`, its dataset at `remote_path` and the local one at `local_digest`, whose files
-    /// are told apart by this digest. `filters` is the digest of what excludes some of them, if anything does.
-    pub fn new(
-        peer: &[u8; 32],
-        remote_path: &[u8],
-        local_digest: &[u8],
-        digest: DigestAlgorithm,
-        filters: Option<[u8; 32]>,
-    ) -> Self {
+    /// Of the dataset `local`, as this machine calls it, and any of the peer's: whatever both of two datasets have once
+    /// been is common to them, so that it does not matter which of the two sides began that sync, or what it called the
+    /// other. With another digest or other filters there are other bases.
+    pub(super) fn new(peer: &[u8; 32], local: &[u8], digest: DigestAlgorithm, filters: &Filters) -> Self {
         let mut hasher = Hasher::blake3();
         hasher.update(&[digest.bit()]);
         hasher.update(peer);
-        for path in [remote_path, local_digest] {
-            hasher.update(&(path.len() as u64).to_le_bytes());
-            hasher.update(path);
+        // The length of a path of the peer's, which is none.
+        hasher.update(&0_u64.to_le_bytes());
+        hasher.update(&(local.len() as u64).to_le_bytes());
+        hasher.update(local);
+        if !filters.is_none() {
+            hasher.update(&filters.digest());
         }
-        // Two sides have different things in common, whatever else is excluded.
-        filters.iter().for_each(|filters| hasher.update(filters));
         Self(hasher.finish())
     }
-}
 
-impl BaseKey {
     pub(super) fn as_bytes(&self) -> &[u8; Digest::LEN_BYTES] {
         self.0.as_bytes()
     }
@@ -52,12 +49,13 @@ impl BaseKey {
     }
 }
 
-/// A directory with one file for each [`BaseKey`]. All of it blocks.
+/// The state that a machine keeps between syncs: a directory for what was last common with each peer, and for the digests
+/// of files by their identity. All of it blocks.
 ///
-/// A base that is lost or harmed is as if both had never met: the next sync deletes nothing, and takes files
-/// that differ for edited on both sides.
+/// Nothing in it is lost for good. A base that is lost or harmed is as if both had never met: the next sync reads all
+/// files, deletes nothing, and takes files that differ for edited on both sides.
 #[derive(Clone, Debug)]
-pub struct BaseStore {
+pub struct SyncState {
     directory: PathBuf,
 }
 
@@ -113,17 +111,23 @@ pub enum BaseError {
     },
 }
 
-impl BaseStore {
-    /// Keeps the files in `directory`, which is created when it is needed.
-    pub fn new(directory: PathBuf) -> Self {
+impl SyncState {
+    /// Keeps everything in `directory`, which is created when it is needed.
+    #[must_use]
+    pub fn at(directory: PathBuf) -> Self {
         Self { directory }
+    }
+
+    /// Where digests of files are kept of the dataset that this machine calls `local`.
+    pub(super) fn stat_cache(&self, local: &[u8], digest: DigestAlgorithm) -> PathBuf {
+        self.directory.join(format!("{}.stat", Digest::blake3(&[&[digest.bit()], local].concat())))
     }
 
     /// What was last common; nothing if the two have never met.
     ///
     /// # Errors
     /// [`BaseError::Damaged`], [`BaseError::Io`].
-    pub fn load(&self, key: BaseKey) -> Result<Manifest, BaseError> {
+    fn load(&self, key: BaseKey) -> Result<Manifest, BaseError> {
         let path = self.path_of(key);
         let failed = |source| BaseError::Io { path: path.clone(), source };
         let file = match read_file(&path, MAX_FILE_LEN_BYTES) {
@@ -138,7 +142,7 @@ impl BaseStore {
     ///
     /// # Errors
     /// [`BaseError::TooLarge`], [`BaseError::Io`]. The old base stays then.
-    pub fn save(&self, key: BaseKey, base: &Manifest) -> Result<(), BaseError> {
+    fn save(&self, key: BaseKey, base: &Manifest) -> Result<(), BaseError> {
         if base.len() > MAX_ENTRIES {
             return Err(BaseError::TooLarge { entries: base.len(), max_entries: MAX_ENTRIES });
         }
@@ -225,9 +229,10 @@ mod tests {
 
     use super::super::manifest::{FileState, Node, Stamp};
     use super::*;
+    use crate::filters::FilterRules;
 
     fn key(peer: u8) -> BaseKey {
-        BaseKey::new(&[peer; 32], b"data", b"/home/me/data", DigestAlgorithm::Blake3, None)
+        BaseKey::new(&[peer; 32], b"/home/me/data", DigestAlgorithm::Blake3, &Filters::default())
     }
 
     fn small() -> Manifest {
@@ -251,7 +256,7 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_by_its_key_alone() {
         let dir = tempfile::TempDir::new().unwrap();
-        let store = BaseStore::new(dir.path().join("deep/state"));
+        let store = SyncState::at(dir.path().join("deep/state"));
         assert!(store.load(key(1)).unwrap().is_empty());
         store.save(key(1), &small()).unwrap();
         assert_eq!(store.load(key(1)).unwrap(), small());
@@ -261,14 +266,14 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path().join("deep/state")).unwrap().count(), 1, "nothing is left behind");
     }
 
-    fn found(store: &BaseStore) -> Vec<Manifest> {
+    fn found(store: &SyncState) -> Vec<Manifest> {
         store.generations(key(1)).unwrap().iter().cloned().collect()
     }
 
     #[test]
     fn the_generation_before_is_kept_and_no_other() {
         let dir = tempfile::TempDir::new().unwrap();
-        let store = BaseStore::new(dir.path().into());
+        let store = SyncState::at(dir.path().into());
         let bases = ["a", "b", "c"].map(|name| {
             let mut base = small();
             base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory(Stamp::UNKNOWN));
@@ -292,7 +297,7 @@ mod tests {
     #[test]
     fn what_both_have_is_kept_however_often_the_other_side_misses_the_end() {
         let dir = tempfile::TempDir::new().unwrap();
-        let store = BaseStore::new(dir.path().into());
+        let store = SyncState::at(dir.path().into());
         let [common, missed, newest] = ["a", "b", "c"].map(|name| {
             let mut base = small();
             base.insert(RelPath::parse(name.as_bytes()).unwrap(), Node::Directory(Stamp::UNKNOWN));
@@ -313,19 +318,26 @@ mod tests {
         let bytes = encode(&small(), key(1));
         assert_eq!(decode(&bytes, key(1)), Some(small()));
         assert_eq!(decode(&bytes, key(2)), None);
-        let other_root = BaseKey::new(&[1; 32], b"data/home", b"/me/data", DigestAlgorithm::Blake3, None);
-        assert_ne!(other_root, key(1));
-        let other_digest = BaseKey::new(&[1; 32], b"data", b"/home/me/data", DigestAlgorithm::Sha256, None);
-        assert_ne!(other_digest, key(1));
-        let blake3 = DigestAlgorithm::Blake3;
-        let filtered = BaseKey::new(&[1; 32], b"data", b"/home/me/data", blake3, Some([0; 32]));
-        assert_ne!(filtered, key(1));
+        let (none, blake3) = (Filters::default(), DigestAlgorithm::Blake3);
+        assert_ne!(BaseKey::new(&[1; 32], b"/me/data", blake3, &none), key(1));
+        assert_ne!(BaseKey::new(&[1; 32], b"/home/me/data", DigestAlgorithm::Sha256, &none), key(1));
+        let rules = FilterRules { one_file_system: true, ..FilterRules::default() };
+        let filters = Filters::new(rules).unwrap();
+        assert_ne!(BaseKey::new(&[1; 32], b"/home/me/data", blake3, &filters), key(1));
+    }
+
+    #[test]
+    fn a_key_stays_what_earlier_versions_made() {
+        let local = b"/home/me/data";
+        let parts = [&[2][..], &[1; 32], &0_u64.to_le_bytes(), &(local.len() as u64).to_le_bytes(), local];
+        assert_eq!(DigestAlgorithm::Blake3.bit(), 2);
+        assert_eq!(key(1).0, Digest::blake3(&parts.concat()));
     }
 
     #[test]
     fn a_damaged_file_is_an_error_as_a_whole() {
         let dir = tempfile::TempDir::new().unwrap();
-        let store = BaseStore::new(dir.path().into());
+        let store = SyncState::at(dir.path().into());
         store.save(key(1), &small()).unwrap();
         let path = store.path_of(key(1));
         let bytes = fs::read(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Encodes manifests for the wire and for a [`BaseStore`](super::BaseStore) (SPEC 4.18).
+//! Encodes manifests for the wire and for a [`SyncState`](super::SyncState) (SPEC 4.18).
 
 use std::collections::HashSet;
 

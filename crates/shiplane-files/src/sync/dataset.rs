@@ -8,14 +8,13 @@ use std::sync::Arc;
 
 use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutReason, RelPath};
 
-use super::base::{BaseKey, Generations};
+use super::base::{BaseKey, Generations, SyncState};
 use super::changes::Changes;
 use super::error::DatasetError;
 use super::manifest::{Manifest, side_by_side};
 use super::plan::{Action, Consent, Outcome, PlanError, Side, plan, plan_one_way};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
-use super::state::SyncState;
 use crate::{
     buffers::SharedMemory,
     destination::Destination,
@@ -141,14 +140,7 @@ fn busy_or_failed(error: DestinationError) -> DatasetError {
 #[derive(Debug)]
 pub struct Dataset {
     site: Option<Site>,
-    manifest: Arc<Manifest>,
-    seen: Arc<SeenFiles>,
-    unknown: BTreeMap<RelPath, LeftOutReason>,
-    excluded: BTreeSet<RelPath>,
-    /// The first path of which not all attributes can be carried.
-    stripped: Option<RelPath>,
-    /// What is here besides under paths that cannot be sent; escaped.
-    pub unsendable: Vec<EscapedPath>,
+    scanned: Scanned,
     /// What was common with the peer.
     bases: Generations,
     /// Digest of the base that both sides begin with, if known.
@@ -196,11 +188,11 @@ impl Dataset {
         state: &SyncState,
         options: &ScanOptions,
     ) -> Result<Self, DatasetError> {
-        let key = SyncState::base_key(peer, local, options.digest, &options.filters);
+        let key = BaseKey::new(peer, local, options.digest, &options.filters);
         // The peer waits for either, one side after the other.
         let (bases, scanned) = parallel::join(
             || {
-                let bases = state.bases().generations(key);
+                let bases = state.generations(key);
                 // What an earlier sync has carried beside is not lost by one that does not.
                 let bases = bases.map(|bases| if options.attributes { bases } else { bases.undescribed() });
                 bases.inspect(|bases| bases.iter().for_each(|base| _ = base.digest()))
@@ -213,12 +205,7 @@ impl Dataset {
         );
         let mut dataset = Self {
             site: None,
-            manifest: Arc::default(),
-            seen: Arc::default(),
-            unknown: BTreeMap::new(),
-            excluded: BTreeSet::new(),
-            stripped: None,
-            unsendable: Vec::new(),
+            scanned: Scanned::default(),
             bases: bases?,
             common: None,
             key,
@@ -243,19 +230,14 @@ impl Dataset {
                 destination.note_orphaned_temps(&scanned.own);
             }
             dataset.site = Some(site);
-            dataset.manifest = scanned.manifest;
-            dataset.seen = scanned.seen;
-            dataset.unknown = scanned.unknown;
-            dataset.excluded = scanned.excluded;
-            dataset.stripped = scanned.stripped;
-            dataset.unsendable = scanned.unsendable;
+            dataset.scanned = scanned;
         }
         Ok(dataset)
     }
 
     /// What its lists count as, with all that a sync makes of them.
     pub fn cost_bytes(&self) -> u64 {
-        self.bases.iter().chain([&*self.manifest]).map(Manifest::cost_bytes).sum()
+        self.bases.iter().chain([self.manifest()]).map(Manifest::cost_bytes).sum()
     }
 
     /// Drops `held` once none of its lists is there any more.
@@ -269,10 +251,10 @@ impl Dataset {
         Some(View {
             root: site.root.clone(),
             destination: site.writable.clone(),
-            manifest: Arc::clone(&self.manifest),
-            seen: Arc::clone(&self.seen),
+            manifest: Arc::clone(&self.scanned.manifest),
+            seen: Arc::clone(&self.scanned.seen),
             unlisted: self.unlisted().cloned().collect(),
-            stripped: self.stripped.clone(),
+            stripped: self.scanned.stripped.clone(),
             held: self.held.clone(),
         })
     }
@@ -280,49 +262,56 @@ impl Dataset {
     /// Both sides have the same already. Makes that last, and removes what an earlier sync has left half
     /// received, if one was cut; nothing is done on the disk otherwise.
     pub fn finish_interrupted(&self) -> Result<(), DatasetError> {
-        match self.view().and_then(|view| view.destination) {
-            Some(destination) if destination.is_unsettled() => Ok(destination.finish().map(drop)?),
-            Some(_) | None => Ok(()),
+        match self.destination().filter(|destination| destination.is_unsettled()) {
+            Some(destination) => Ok(destination.clone().finish().map(drop)?),
+            None => Ok(()),
         }
     }
 
     /// The last step: gives the dataset free. After a reported success no file of ours is there, so
     /// that one that cannot be removed is a failure; the next sync does only that.
     pub fn release(&self) -> Result<(), DatasetError> {
-        match self.site.as_ref().and_then(|site| site.writable.as_ref()) {
-            Some(destination) => Ok(destination.release()?),
-            None => Ok(()),
-        }
+        Ok(self.destination().map_or(Ok(()), Destination::release)?)
+    }
+
+    fn destination(&self) -> Option<&Destination> {
+        self.site.as_ref()?.writable.as_ref()
     }
 
     /// Whether names that differ in case only are the same here, as far as that is known.
     pub fn folds(&self) -> bool {
-        self.site.as_ref().and_then(|site| site.writable.as_ref()).is_some_and(Destination::folds)
+        self.destination().is_some_and(Destination::folds)
     }
 
     /// What this one peer knows the dataset by that this machine calls `local`.
     pub fn source(peer: &[u8; 32], local: &[u8], options: &ScanOptions) -> [u8; 32] {
-        *SyncState::base_key(peer, local, options.digest, &options.filters).as_bytes()
+        *BaseKey::new(peer, local, options.digest, &options.filters).as_bytes()
     }
 
     /// Whether everything that is here can be synced.
     pub fn is_whole(&self) -> bool {
-        self.unknown.is_empty() && self.unsendable.is_empty() && self.stripped.is_none()
+        let Scanned { unknown, unsendable, stripped, .. } = &self.scanned;
+        unknown.is_empty() && unsendable.is_empty() && stripped.is_none()
     }
 
     /// The paths that are here and cannot be synced, and why.
     pub fn unknown(&self) -> &BTreeMap<RelPath, LeftOutReason> {
-        &self.unknown
+        &self.scanned.unknown
+    }
+
+    /// What is here besides under paths that cannot be sent.
+    pub fn unsendable(&self) -> &[EscapedPath] {
+        &self.scanned.unsendable
     }
 
     /// What is here and not listed, with all beneath it: unknown, or excluded by what only this side has.
     pub fn unlisted(&self) -> impl Iterator<Item = &RelPath> + Clone {
-        self.unknown.keys().chain(&self.excluded)
+        self.scanned.unknown.keys().chain(&self.scanned.excluded)
     }
 
     /// What is here.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.scanned.manifest
     }
 
     /// Digests of the remembered bases, the newest first.
@@ -342,24 +331,25 @@ impl Dataset {
     /// that was renamed during the scan may have been overlooked.
     pub fn changes_since(&mut self, base: &Manifest) -> Changes {
         if let Some(Site { root, .. }) = &self.site {
-            let is_excluded = |path: &RelPath| is_within(path, |path| self.excluded.contains(path));
-            let both = side_by_side([base, &*self.manifest]);
+            let Scanned { manifest, seen, unknown, excluded, .. } = &mut self.scanned;
+            let is_excluded = |path: &RelPath| is_within(path, |path| excluded.contains(path));
+            let both = side_by_side([base, &**manifest]);
             let missing = both.filter_map(|(path, [_, found])| found.is_none().then_some(path));
             for path in missing.filter(|path| !is_excluded(path)) {
-                let why = match self.seen.is_unchanged(root, path) {
+                let why = match seen.is_unchanged(root, path) {
                     Ok(true) => continue,
                     Ok(false) => LeftOutReason::Changed,
                     Err(error) => error.left_out_reason(),
                 };
                 // What is within something that is not listed needs no reason of its own.
-                if !is_within(path, |path| self.unknown.contains_key(path)) {
-                    self.unknown.insert(path.clone(), why);
+                if !is_within(path, |path| unknown.contains_key(path)) {
+                    unknown.insert(path.clone(), why);
                 }
             }
         }
-        let mut changes = Changes::between(base, &self.manifest, self.unknown.clone());
-        changes.excluded = self.excluded.clone();
-        changes.unsendable = self.unsendable.clone();
+        let Scanned { manifest, unknown, excluded, unsendable, .. } = &self.scanned;
+        let mut changes = Changes::between(base, manifest, unknown.clone());
+        (changes.excluded, changes.unsendable) = (excluded.clone(), unsendable.clone());
         changes
     }
 
@@ -369,7 +359,7 @@ impl Dataset {
         if self.bases.is_newest(base) {
             return Ok(());
         }
-        Ok(self.state.bases().advance(self.key, base, self.common)?)
+        Ok(self.state.advance(self.key, base, self.common)?)
     }
 }
 

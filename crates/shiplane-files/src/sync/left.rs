@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{LeftOutReason, RelPath};
 
-use crate::error::{DestinationError, SourceError};
+use crate::{
+    error::{DestinationError, SourceError},
+    lock,
+};
 
 /// Why something was not done at a path. Nothing is lost by that: both sides keep what they have there, and
 /// the next sync looks at it anew. Its text is safe to print.
@@ -52,19 +55,9 @@ impl UnresolvedReason {
 
     /// What this side's system says, if that is the cause. Nothing in it is only for this side to know.
     pub fn cause(&self) -> String {
-        let source = match self {
-            Self::Failed(error) => error.source(),
-            Self::Unreadable(error) => error.source(),
-            Self::Changed
-            | Self::NotOffered
-            | Self::NotSent(_)
-            | Self::NotAsListed
-            | Self::NotEmpty
-            | Self::Stripped
-            | Self::LeftThere(..)
-            | Self::OwnVersion => None,
-        };
-        source.map(ToString::to_string).unwrap_or_default()
+        let failed = if let Self::Failed(error) = self { error.source() } else { None };
+        let unread = if let Self::Unreadable(error) = self { error.source() } else { None };
+        failed.or(unread).map(ToString::to_string).unwrap_or_default()
     }
 
     /// Whether this side's system is the cause.
@@ -97,16 +90,8 @@ impl UnresolvedReason {
 
     /// Why a path is left alone at which nothing could be looked at or read.
     pub(super) fn unreadable(error: Arc<SourceError>) -> Self {
-        match *error {
-            SourceError::Unreadable { .. } => Self::Unreadable(error),
-            SourceError::Changed { .. }
-            | SourceError::Vanished { .. }
-            | SourceError::NotFound { .. }
-            | SourceError::LeavesServedRoot { .. }
-            | SourceError::Gone
-            | SourceError::PathRefused { .. }
-            | SourceError::NotServable { .. } => Self::Changed,
-        }
+        let is_unreadable = matches!(*error, SourceError::Unreadable { .. });
+        if is_unreadable { Self::Unreadable(error) } else { Self::Changed }
     }
 }
 
@@ -135,7 +120,7 @@ pub(super) struct Left(Arc<Mutex<BTreeMap<RelPath, UnresolvedReason>>>);
 impl Left {
     /// The first reason counts.
     pub(super) fn note(&self, path: &RelPath, why: UnresolvedReason) {
-        let mut left = self.lock();
+        let mut left = lock(&self.0);
         // A path that is missing because its directory is missing has not changed.
         let above = std::iter::successors(path.parent(), RelPath::parent);
         let cause = match why {
@@ -158,16 +143,11 @@ impl Left {
 
     /// Whether `path` is left alone.
     pub(super) fn contains(&self, path: &RelPath) -> bool {
-        self.lock().contains_key(path)
+        lock(&self.0).contains_key(path)
     }
 
     pub(super) fn take(&self) -> BTreeMap<RelPath, UnresolvedReason> {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RelPath, UnresolvedReason>> {
-        // Each change is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *lock(&self.0))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a sync may change: the files that the plan says, and no others.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{Digest, Entry, EntryKind, RelPath};
 
@@ -12,6 +12,7 @@ use super::scan::SeenFiles;
 use crate::{
     destination::Destination,
     error::DestinationError,
+    lock,
     policy::{Admission, FileEvent, Policy, RenameMode},
     source::SourceRoot,
 };
@@ -87,15 +88,10 @@ impl TakePolicy {
 
     /// Everything has arrived; files that have not are left alone.
     pub(super) fn end(&self) {
-        let done = self.done();
+        let done = lock(&self.done);
         for path in self.taken.keys().filter(|path| !done.contains(*path)) {
             self.shared.left.note(path, UnresolvedReason::NotOffered);
         }
-    }
-
-    fn done(&self) -> MutexGuard<'_, BTreeSet<RelPath>> {
-        // Each change is one step.
-        self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -112,7 +108,7 @@ impl Policy for TakePolicy {
                 if expected.size_bytes != entry.size_bytes {
                     return Err(not_requested());
                 }
-                let is_settled = self.done().contains(&entry.path) || shared.left.contains(&entry.path);
+                let is_settled = lock(&self.done).contains(&entry.path) || shared.left.contains(&entry.path);
                 // Nothing is compared: the lists have told what differs.
                 Ok(if is_settled { Admission::Skip } else { Admission::Replace })
             }
@@ -130,7 +126,7 @@ impl Policy for TakePolicy {
     fn on_file(&self, path: &RelPath, _len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
         let why = match event {
             FileEvent::Published => {
-                self.done().insert(path.clone());
+                lock(&self.done).insert(path.clone());
                 return Ok(());
             }
             FileEvent::Failed(error) => UnresolvedReason::of(error),
@@ -142,36 +138,6 @@ impl Policy for TakePolicy {
             FileEvent::NotSent(reason) => UnresolvedReason::NotSent(reason),
         };
         self.shared.left.note(path, why);
-        Ok(())
-    }
-}
-
-/// Copies within a dataset, renamed as `mode_of` says. Copies whose name is taken are left out.
-pub(super) struct CopyPolicy<'a> {
-    mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync),
-    done: Mutex<BTreeSet<RelPath>>,
-}
-
-impl<'a> CopyPolicy<'a> {
-    pub(super) fn new(mode_of: &'a (dyn Fn(&RelPath) -> RenameMode + Sync)) -> Self {
-        Self { mode_of, done: Mutex::default() }
-    }
-
-    /// The copies that have their names.
-    pub(super) fn into_done(self) -> BTreeSet<RelPath> {
-        self.done.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Policy for CopyPolicy<'_> {
-    fn rename_mode(&self, path: &RelPath) -> Option<RenameMode> {
-        Some((self.mode_of)(path))
-    }
-
-    fn on_file(&self, path: &RelPath, _len_bytes: u64, event: FileEvent) -> Result<(), DestinationError> {
-        if matches!(event, FileEvent::Published) {
-            self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-        }
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ impl fmt::Debug for ScanOptions {
 }
 
 /// What a dataset consists of. Clones share what is large.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Scanned {
     /// All files, directories and links that can be synced.
     pub manifest: Arc<Manifest>,
@@ -317,17 +317,8 @@ struct Survey {
 
 impl Survey {
     fn new(dataset: &[u8], algorithm: DigestAlgorithm) -> Self {
-        let scanned = Scanned {
-            manifest: Arc::default(),
-            unsendable: Vec::new(),
-            unknown: BTreeMap::new(),
-            excluded: BTreeSet::new(),
-            stripped: None,
-            own: Vec::new(),
-            hashed_bytes: 0,
-            cached_files: 0,
-            seen: SeenFiles { dataset: dataset.into(), algorithm, nodes: HashMap::new() }.into(),
-        };
+        let seen = SeenFiles { dataset: dataset.into(), algorithm, nodes: HashMap::new() }.into();
+        let scanned = Scanned { seen, ..Scanned::default() };
         Self { scanned, known: HashMap::new(), only: None, has_linked: false }
     }
 

@@ -92,10 +92,10 @@ mod tests {
     use shiplane_wire::{Digest, DigestAlgorithm, Mtime};
     use tempfile::TempDir;
 
+    use super::super::base::SyncState;
     use super::super::dataset::{Dataset, Site, SiteOptions};
     use super::super::manifest::{FileState, Node, Stamp};
     use super::super::scan::ScanOptions;
-    use super::super::state::SyncState;
     use super::super::work::Prepared;
     use super::*;
     use crate::{buffers::SharedMemory, policy::LinkPolicy, source::SourceRoot};

@@ -20,7 +20,7 @@ use super::error::DatasetError;
 use super::left::{Left, UnresolvedReason};
 use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side};
 use super::plan::{Action, Change, Side};
-use super::policy::{CopyPolicy, Shared, TakePolicy};
+use super::policy::{Shared, TakePolicy};
 use super::scan::ScanError;
 use super::spelling;
 use crate::{
@@ -28,8 +28,8 @@ use crate::{
     error::{DestinationError, SourceError},
     left_out::LeftOut,
     platform::Kind,
-    policy::RenameMode,
-    source::Source,
+    policy::{CopyPolicy, RenameMode},
+    source::{Source, SourceRoot},
     state::{OWNER_DIRECTORY_MODE, Summary},
 };
 
@@ -61,19 +61,11 @@ pub struct Prepared {
     pub source: Option<Source>,
     /// For what this side takes, if it takes anything.
     policy: Option<Arc<TakePolicy>>,
-    part: Part,
-}
-
-/// What becomes of this side.
-#[derive(Debug)]
-enum Part {
-    Changed(Work),
-    /// Nothing: the other side takes from it, and that is all.
-    Read {
-        agreed: Arc<Agreed>,
-        left: Left,
-        _held: Option<KeepAlive>,
-    },
+    agreed: Arc<Agreed>,
+    left: Left,
+    /// What is still to be done here; `None` if the other side takes from this one, and that is all.
+    work: Option<Work>,
+    _held: Option<KeepAlive>,
 }
 
 impl Work {
@@ -101,7 +93,8 @@ impl Work {
         let here = self.copy_what_is_here(&taken)?;
         let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
         let policy = (!taken.is_empty()).then(|| TakePolicy::new(self.shared.clone(), taken, here));
-        Ok(Prepared { source, policy, part: Part::Changed(self) })
+        let (agreed, left) = (Arc::clone(&self.shared.agreed), self.shared.left.clone());
+        Ok(Prepared { source, policy, agreed, left, work: Some(self), _held: None })
     }
 
     fn keep_what_loses_its_name(&self) -> Result<(), DatasetError> {
@@ -146,15 +139,9 @@ impl Work {
     /// What is removed now, because something of the other kind comes: a directory with all that is in it.
     fn in_the_way(&mut self) -> Vec<Action> {
         let merged = &self.shared.agreed.outcome.merged;
-        let is_replaced = |action: &&Action| match action.change {
-            Change::RemoveFile => merged.is_directory(&action.path),
-            Change::RemoveDirectory => merged.leaf(&action.path).is_some(),
-            Change::KeepAs { .. }
-            | Change::Rename { .. }
-            | Change::CreateDirectory
-            | Change::CreateLink
-            | Change::SetMetadata
-            | Change::Take { .. } => false,
+        let is_replaced = |Action { path, change, .. }: &&Action| {
+            *change == Change::RemoveFile && merged.is_directory(path)
+                || *change == Change::RemoveDirectory && merged.leaf(path).is_some()
         };
         let replaced = self.actions.iter().filter(is_replaced).map(|action| action.path.clone());
         let replaced: BTreeSet<_> = replaced.collect();
@@ -174,17 +161,13 @@ impl Work {
             if left.contains(path) {
                 continue;
             }
-            let removed = match change {
-                Change::RemoveFile if self.shared.is_untouched(path) => destination.remove_file(path),
-                Change::RemoveFile => continue,
+            let removed = if *change == Change::RemoveDirectory {
                 // It fails if anything is in it.
-                Change::RemoveDirectory => destination.remove_directory(path),
-                Change::KeepAs { .. }
-                | Change::Rename { .. }
-                | Change::CreateDirectory
-                | Change::CreateLink
-                | Change::SetMetadata
-                | Change::Take { .. } => continue,
+                destination.remove_directory(path)
+            } else if *change == Change::RemoveFile && self.shared.is_untouched(path) {
+                destination.remove_file(path)
+            } else {
+                continue;
             };
             removed.or_else(|error| left.failed(path, error))?;
         }
@@ -254,7 +237,7 @@ impl Work {
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
             failed.extend(path.map(|path| (path, UnresolvedReason::of(error))));
         }
-        Ok(Copied { done: policy.into_done(), failed })
+        Ok(Copied { done: policy.outcomes().done, failed })
     }
 
     /// The entries that the other side takes, in their current state; without those that have changed since the plan.
@@ -263,27 +246,12 @@ impl Work {
         for path in &self.offered {
             match self.entry_of(path)? {
                 Some(entry) => drop(entries.insert(path.clone(), entry)),
-                None => {
-                    // Unless it is known better.
-                    self.shared.left.note(path, UnresolvedReason::Changed);
-                    continue;
-                }
-            }
-            let mut above = path.parent();
-            while let Some(parent) = above.filter(|parent| !entries.contains_key(parent)) {
-                let mut entry = self.shared.destination.entry_at(&parent)?;
-                if let Some(stamp) = self.shared.agreed.outcome.merged.directory(&parent) {
-                    stamp.apply(&mut entry);
-                }
-                entries.insert(parent.clone(), entry);
-                above = parent.parent();
+                // Unless it is known better.
+                None => self.shared.left.note(path, UnresolvedReason::Changed),
             }
         }
-        let root = &self.shared.root;
-        let is_file = || ScanError::NotDirectory { path: ".".to_owned() };
-        let mut entries: Vec<_> = entries.into_values().collect();
-        link_names(&mut entries);
-        Ok(Source::of_entries(root, entries).ok_or_else(is_file)?)
+        let Shared { root, agreed, destination, .. } = &self.shared;
+        offered(root, &agreed.outcome.merged, entries, |above| Ok(Some(destination.entry_at(above)?)))
     }
 
     fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
@@ -419,7 +387,7 @@ impl Prepared {
     fn of_source(view: View, agreed: Agreed) -> Result<Self, DatasetError> {
         let View { root, seen, stripped, held: _held, .. } = view;
         let (left, merged, mut entries) = (Left::default(), &agreed.outcome.merged, BTreeMap::new());
-        let tree = root.resolve_unlinked(b"")?;
+        let (tree, mut is_taken) = (root.resolve_unlinked(b"")?, false);
         for Action { side, path, change, .. } in &agreed.outcome.actions {
             if *side == Side::Local {
                 left.note(path, UnresolvedReason::Changed);
@@ -428,6 +396,7 @@ impl Prepared {
             if !matches!(change, Change::Take { .. }) {
                 continue;
             }
+            is_taken = true;
             let is_same = seen.is_unchanged(&root, path).and_then(|is_same| match is_same {
                 true => tree.entry_at(path).map(Some),
                 false => Ok(None),
@@ -442,19 +411,11 @@ impl Prepared {
                 (Err(error), _) => left.note(path, UnresolvedReason::unreadable(error.into())),
             }
         }
-        for path in entries.keys().cloned().collect::<Vec<_>>() {
-            for above in std::iter::successors(path.parent(), RelPath::parent) {
-                if let (false, Ok(mut entry)) = (entries.contains_key(&above), tree.entry_at(&above)) {
-                    merged.directory(&above).iter().for_each(|stamp| stamp.apply(&mut entry));
-                    entries.insert(above, entry);
-                }
-            }
-        }
         stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
-        let mut entries: Vec<_> = entries.into_values().collect();
-        link_names(&mut entries);
-        let source = if entries.is_empty() { None } else { Source::of_entries(&root, entries) };
-        Ok(Self { source, policy: None, part: Part::Read { agreed: agreed.into(), left, _held } })
+        let entry_at = |above: &RelPath| Ok(tree.entry_at(above).ok());
+        // The other side waits for it, though nothing of it may be left.
+        let source = is_taken.then(|| offered(&root, merged, entries, entry_at)).transpose()?;
+        Ok(Self { source, policy: None, agreed: agreed.into(), left, work: None, _held })
     }
 
     /// The rest, once everything has been received and provided, but for what is `unsent`. Gives what was left
@@ -466,17 +427,10 @@ impl Prepared {
         if let Some(policy) = &self.policy {
             policy.end();
         }
-        let left = match &self.part {
-            Part::Changed(work) => &work.shared.left,
-            Part::Read { left, .. } => left,
-        };
         for (path, error) in unsent {
-            left.note(&path, UnresolvedReason::unreadable(error));
+            self.left.note(&path, UnresolvedReason::unreadable(error));
         }
-        match self.part {
-            Part::Changed(work) => work.finish(),
-            Part::Read { left, .. } => Ok((left.take(), Summary::default())),
-        }
+        self.work.map_or_else(|| Ok((self.left.take(), Summary::default())), Work::finish)
     }
 
     /// Where it lands what this side takes, if it takes anything. It is finished later.
@@ -486,11 +440,31 @@ impl Prepared {
 
     /// What both sides have agreed on.
     pub fn agreed(&self) -> &Arc<Agreed> {
-        match &self.part {
-            Part::Changed(work) => &work.shared.agreed,
-            Part::Read { agreed, .. } => agreed,
+        &self.agreed
+    }
+}
+
+/// What the other side takes: these files, with the directories above them as both are to have them.
+fn offered(
+    root: &SourceRoot,
+    merged: &Manifest,
+    mut entries: BTreeMap<RelPath, Entry>,
+    entry_at: impl Fn(&RelPath) -> Result<Option<Entry>, DatasetError>,
+) -> Result<Source, DatasetError> {
+    for path in entries.keys().cloned().collect::<Vec<_>>() {
+        for above in std::iter::successors(path.parent(), RelPath::parent) {
+            if !entries.contains_key(&above)
+                && let Some(mut entry) = entry_at(&above)?
+            {
+                merged.directory(&above).iter().for_each(|stamp| stamp.apply(&mut entry));
+                entries.insert(above, entry);
+            }
         }
     }
+    let mut entries: Vec<_> = entries.into_values().collect();
+    link_names(&mut entries);
+    let is_file = || ScanError::NotDirectory { path: ".".to_owned() };
+    Ok(Source::of_entries(root, entries).ok_or_else(is_file)?)
 }
 
 /// Tells which files are names of one file: they are in the same state, which tells one inode from another.

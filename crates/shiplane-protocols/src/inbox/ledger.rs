@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use shiplane_transport::PeerId;
@@ -10,6 +10,8 @@ use shiplane_wire::{Digest, TransferId};
 use tokio_util::sync::CancellationToken;
 
 use super::MAX_REMEMBERED;
+
+use crate::lock;
 
 /// Names a delivery: ids of different peers are different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +52,7 @@ pub(super) struct Earlier(Signals);
 
 impl Ledger {
     pub(super) fn begin(self: &Arc<Self>, key: Key) -> Begun {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.clock += 1;
         let number = state.clock;
         state.make_room_for(key.peer);
@@ -71,7 +73,7 @@ impl Ledger {
     /// Remembers the delivery and runs `hand_over`, unless the attempt has ended: then it is `false`.
     pub(super) fn deliver(&self, attempt: (Key, u64), digest: Digest, hand_over: impl FnOnce()) -> bool {
         let (key, number) = attempt;
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let Some(peer) = state.peers.get_mut(&key.peer) else { return false };
         match peer.entries.get_mut(&key.transfer) {
             Some(entry) if entry.is_attempt(number) => *entry = Entry::Delivered { digest },
@@ -89,17 +91,12 @@ impl Ledger {
     }
 
     fn end(&self, key: Key, number: u64) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if let Some(peer) = state.peers.get_mut(&key.peer)
             && peer.entries.get(&key.transfer).is_some_and(|entry| entry.is_attempt(number))
         {
             peer.entries.remove(&key.transfer);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is complete before anything that could panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -250,7 +247,7 @@ mod tests {
         for transfer in 0..=MAX_REMEMBERED as u64 {
             deliver(&ledger, key(1, transfer));
         }
-        assert_eq!(ledger.lock().peers[&key(1, 0).peer].entries.len(), MAX_REMEMBERED);
+        assert_eq!(lock(&ledger.state).peers[&key(1, 0).peer].entries.len(), MAX_REMEMBERED);
         assert!(matches!(ledger.begin(key(1, 0)), Begun::New(_)), "the oldest is forgotten");
         assert!(matches!(ledger.begin(key(1, 1)), Begun::Delivered(_)));
 
@@ -259,6 +256,6 @@ mod tests {
             peer[..4].copy_from_slice(&number.to_le_bytes());
             deliver(&ledger, Key { peer: PeerId::from_bytes(peer), ..key(0, 1) });
         }
-        assert_eq!(ledger.lock().peers.len(), MAX_PEERS);
+        assert_eq!(lock(&ledger.state).peers.len(), MAX_PEERS);
     }
 }

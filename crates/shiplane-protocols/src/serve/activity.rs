@@ -4,7 +4,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -14,8 +14,8 @@ use shiplane_transport::PeerId;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    Direction,
-    transfer::{EventFn, Limit, TransferEvent, server_events},
+    Direction, lock,
+    transfer::{EventFn, Limit, TransferEvent},
 };
 
 /// The transfers under way, and what all of them have moved.
@@ -98,7 +98,7 @@ impl Activity {
         let begun =
             UnderWay { peer, job, path, began_at, rate, moved_bytes, total_bytes, limited_by, totals };
         let begun = Arc::new(begun);
-        let mut all = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.jobs);
         all.retain(|job| job.strong_count() > 0);
         all.push(Arc::downgrade(&begun));
         begun
@@ -106,7 +106,7 @@ impl Activity {
 
     /// In the order in which they began.
     pub(super) fn list(&self) -> Vec<Arc<UnderWay>> {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.jobs).iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Payload bytes that all jobs have moved: sent, and received.
@@ -150,14 +150,14 @@ impl UnderWay {
     /// What limited it in the last second.
     #[must_use]
     pub fn limited_by(&self) -> Option<Limit> {
-        *self.limited_by.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.limited_by)
     }
 
     /// The rate since somebody last asked, unless that was just now.
     #[must_use]
     pub fn bytes_per_second(&self) -> u64 {
         let moved_bytes = self.moved_bytes();
-        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rate = lock(&self.rate);
         let elapsed = rate.at.elapsed();
         if elapsed >= MIN_RATE_INTERVAL {
             let bytes = moved_bytes.saturating_sub(rate.moved_bytes);
@@ -174,32 +174,40 @@ impl UnderWay {
         }
     }
 
-    /// Counts what a transfer of this job does, and logs what a server logs.
+    /// Counts what a transfer of this job does. What cannot be written is logged with the cause, which the peer is not told:
+    /// [`MAX_LOGGED`] lines, since it is the peer that says what there is.
     pub(super) fn events(self: &Arc<Self>, direction: Direction) -> EventFn {
-        let (job, log) = (Arc::clone(self), server_events(direction == Direction::Sent));
-        Arc::new(move |event| {
-            match event {
-                TransferEvent::Moved { len_bytes } => {
-                    job.moved_bytes.fetch_add(len_bytes, Ordering::Relaxed);
-                    let all = match direction {
-                        Direction::Sent => &job.totals.sent_bytes,
-                        Direction::Received => &job.totals.received_bytes,
-                    };
-                    all.fetch_add(len_bytes, Ordering::Relaxed);
-                }
-                // A sync has two transfers, and no total.
-                TransferEvent::ScanComplete { total_bytes, .. } if job.job != ServedJob::Sync => {
-                    job.total_bytes.store(total_bytes, Ordering::Relaxed);
-                }
-                TransferEvent::LimitedBy(limit) => {
-                    *job.limited_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(limit);
-                }
-                _ => {}
+        let (job, logged) = (Arc::clone(self), AtomicU64::new(0));
+        Arc::new(move |event| match event {
+            TransferEvent::Moved { len_bytes } => {
+                job.moved_bytes.fetch_add(len_bytes, Ordering::Relaxed);
+                let all = match direction {
+                    Direction::Sent => &job.totals.sent_bytes,
+                    Direction::Received => &job.totals.received_bytes,
+                };
+                all.fetch_add(len_bytes, Ordering::Relaxed);
             }
-            log(event);
+            // A sync has two transfers, and no total.
+            TransferEvent::ScanComplete { total_bytes, .. } if job.job != ServedJob::Sync => {
+                job.total_bytes.store(total_bytes, Ordering::Relaxed);
+            }
+            TransferEvent::LimitedBy(limit) => {
+                *lock(&job.limited_by) = Some(limit);
+            }
+            // What this side leaves out.
+            TransferEvent::LeftOut { path, why: Some(why), at_source, .. }
+                if at_source == (direction == Direction::Sent)
+                    && logged.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED =>
+            {
+                tracing::warn!(%path, %why, "left out");
+            }
+            _ => {}
         })
     }
 }
+
+/// 16: enough to find the cause.
+const MAX_LOGGED: u64 = 16;
 
 /// 10 s: a peer that has more to do has begun by then.
 const REST: Duration = Duration::from_secs(10);

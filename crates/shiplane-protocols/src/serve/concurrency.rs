@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use shiplane_rpc::{Fault, FaultCode};
+
+use crate::lock;
 use shiplane_transport::PeerId;
 
 /// Limits the running transfers, in all and per peer. A handle: clones share the limit.
@@ -30,7 +32,7 @@ impl ConcurrencyLimit {
 
     /// A permit for `peer`; `Busy` if there is none left.
     pub(super) fn take(&self, peer: PeerId) -> Result<ConcurrencyPermit, Fault> {
-        let mut taken = self.lock();
+        let mut taken = lock(&self.taken);
         let of_peer = taken.get(&peer).copied().unwrap_or_default();
         // Some permits are reserved for peers that have none, whatever the others take.
         let left = self.max.saturating_sub(taken.values().sum());
@@ -41,16 +43,11 @@ impl ConcurrencyLimit {
         taken.insert(peer, of_peer + 1);
         Ok(ConcurrencyPermit { limit: self.clone(), peer })
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, usize>> {
-        // Each change is one step.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for ConcurrencyPermit {
     fn drop(&mut self) {
-        let mut taken = self.limit.lock();
+        let mut taken = lock(&self.limit.taken);
         if let Some(of_peer) = taken.get_mut(&self.peer) {
             *of_peer -= 1;
             if *of_peer == 0 {
@@ -90,7 +87,7 @@ mod tests {
         assert_eq!(limit.take(peer(8)).unwrap_err().code, FaultCode::Busy, "eight in all");
         drop(taken);
         limit.take(peer(8)).unwrap();
-        assert!(limit.lock().is_empty(), "nothing is kept of peers that are gone");
+        assert!(lock(&limit.taken).is_empty(), "nothing is kept of peers that are gone");
     }
 
     #[test]

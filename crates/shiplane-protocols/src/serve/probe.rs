@@ -17,7 +17,7 @@ use crate::{
 
 impl FileServer {
     /// Sends or receives chunks for a while, within the limit of the rate.
-    pub(super) async fn probe(&self, context: RequestContext, request: Probe) -> Result<(), Fault> {
+    pub(super) async fn probe(self: Arc<Self>, context: RequestContext, request: Probe) -> Result<(), Fault> {
         self.check_open()?;
         check_path(&request.path)?;
         self.access.may_read(&context.peer, &request.path, Instant::now()).map_err(|error| denied(&error))?;

@@ -16,7 +16,7 @@ use shiplane_files::internals::{
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::{
     PeerConnection,
-    internals::{Claim, ReceiveReservation, blocking},
+    internals::{Claim, ReceiveReservation},
 };
 use shiplane_wire::{DigestAlgorithm, Durability, Entry, RelPath, TransferId, escape, limits};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,9 @@ use crate::{
         check_attributes, denied, failed, not_served, not_taken,
     },
     metrics::Counting,
+    off_thread,
     transfer::{
-        TransferError, TransferOptions,
+        TransferError, TransferOptions, open_records,
         receiver::{Opening, Received, invite, receive},
         target::Target,
     },
@@ -220,7 +221,7 @@ impl FileServer {
         let is_in_parts = matches!(request.shape, TransferShape::Parts { .. });
         let shared = self.memory().of_destinations(peer);
         let sent_memory = self.memory().of_requests(peer);
-        let opening = blocking::spawn(move || {
+        let opening = off_thread(move || {
             let may_create = |path: &[u8]| access.may_write(&peer, path, Instant::now()).is_ok();
             let (destination, is_fresh, reserved) =
                 open(&root, request, options, job, &space, shared, &may_create)?;
@@ -246,8 +247,7 @@ impl FileServer {
                 _space: reserved,
             })
         });
-        let opened = opening.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        opened.map_err(|error| not_taken(&error))
+        opening.await?.map_err(|error| not_taken(&error))
     }
 
     /// Receives, then waits until the pusher knows the outcome.
@@ -263,11 +263,11 @@ impl FileServer {
         let (metrics, under_way) = (options.metrics.as_ref(), prepared.name.under_way());
         let job = Arc::clone(&prepared.job);
         let (addr, received) = (connection.remote_addr(), take(&connection, prepared, &options));
-        let bytes = |received: &Received| received.received_bytes;
+        let bytes = |received: &Received| received.totals.received_bytes;
         let received = Counting::of(metrics, Direction::Received, addr, received, bytes).await;
         match &received {
             Ok(received) => {
-                let (files, bytes) = (received.summary.published_files, received.received_bytes);
+                let (files, bytes) = (received.summary.published_files, received.totals.received_bytes);
                 tracing::info!(peer = %peer.short(), %transfer, files, received_bytes = bytes, "push complete");
             }
             Err(error) => {
@@ -291,14 +291,14 @@ impl FileServer {
 
     /// The receiver's verdict, the same whenever it is asked for (SPEC 5.8).
     pub(super) async fn settle_push(
-        &self,
-        context: &RequestContext,
+        self: Arc<Self>,
+        context: RequestContext,
         request: PushSettle,
     ) -> Result<Step<PushDone>, Fault> {
         let transfer = TransferId::from_bytes(request.transfer);
         let session = self.writing.as_ref().and_then(|writing| writing.pushes.find(context.peer, transfer));
         let session = session.ok_or_else(|| gone("no such transfer"))?;
-        let outcome = session.outcome.within(answer_wait(context)).await;
+        let outcome = session.outcome.within(answer_wait(&context)).await;
         match (&outcome, request.sent) {
             (Ok(Step::Working), _) => return outcome,
             (Ok(Step::Done(done)), Some(sent)) if sent != done.received => {
@@ -381,10 +381,9 @@ async fn take(
     let timeouts = connection.config().timeouts();
     let PreparedPush { claim, destination, is_in_parts, name, invites, job, _filters_memory, _space } =
         prepared;
-    let (stop, timeout) = (name.give_up(), timeouts.header);
-    let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
+    let stop = name.give_up();
     let records = tokio::select! {
-        opened = opening => opened.map_err(|_| TransferError::Silent { timeout })??,
+        opened = open_records(claim.transfer(), connection, timeouts.header) => opened?,
         () = stop.cancelled() => return Err(TransferError::TakenOver),
     };
     let options = TransferOptions { chunk_len_bytes: destination.chunk_len_bytes(), ..options.clone() };
@@ -397,19 +396,19 @@ async fn take(
 
 fn done(received: &Received, durable: bool) -> PushDone {
     PushDone {
-        received: PushSent { transfer_digest: *received.transfer_digest.as_bytes(), chunks: received.chunks },
+        received: PushSent::new(received.transfer_digest, received.chunks),
         durable,
         entries: received.entries,
         // What came in parts may have begun in an earlier transfer.
-        total_bytes: received.total_bytes.max(received.summary.published_bytes),
+        total_bytes: received.totals.entry_bytes.max(received.summary.published_bytes),
         published_files: received.summary.published_files,
         identical_files: received.summary.identical_files,
         kept_files: received.summary.kept_files,
         deleted_files: received.summary.deleted_files,
         deletion_withheld: received.summary.is_deletion_withheld,
         resumed_bytes: received.summary.resumed_bytes,
-        failed_entries: received.failed_entries,
-        left_out: received.left_out_here,
+        failed_entries: received.totals.failed,
+        left_out: received.totals.left_out_here,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use shiplane_wire::TransferId;
 use tokio::sync::watch;
 
 use super::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
-use crate::methods::Step;
+use crate::{lock, methods::Step};
 
 /// Sessions by peer and id. A handle: clones share the state.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl<S: Session> Registry<S> {
 
     /// A peer opens a session.
     pub(super) fn begin(&self, peer: PeerId, id: TransferId, session: S) -> Result<Begun<S>, Refused<S>> {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let key = (peer, id);
         if let Some(known) = state.sessions.get(&key) {
             return Err(Refused::Known(Arc::clone(known)));
@@ -97,12 +97,7 @@ impl<S: Session> Registry<S> {
 
     /// The session that the peer has opened with this id.
     pub(super) fn find(&self, peer: PeerId, id: TransferId) -> Option<Arc<S>> {
-        self.lock().sessions.get(&(peer, id)).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State<S>> {
-        // Each change is one step.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state).sessions.get(&(peer, id)).cloned()
     }
 }
 
@@ -131,7 +126,7 @@ impl<S: Session> Begun<S> {
 
     /// The session never began; its id may be used again.
     pub(super) fn forget(self) {
-        self.registry.lock().sessions.remove(&self.key);
+        lock(&self.registry.state).sessions.remove(&self.key);
     }
 }
 
@@ -146,7 +141,7 @@ impl<S: Session> Deref for Begun<S> {
 impl<S: Session> Drop for Begun<S> {
     fn drop(&mut self) {
         self.session.ended();
-        let mut state = self.registry.lock();
+        let mut state = lock(&self.registry.state);
         // Unless it never began.
         if state.sessions.get(&self.key).is_some_and(|known| Arc::ptr_eq(known, &self.session)) {
             state.remember(self.key, self.registry.max_remembered);
@@ -260,7 +255,7 @@ mod tests {
         let registry = Registry::new(ConcurrencyLimit::new(2, 1), REMEMBERED);
         registry.begin(ALICE, id(1), Count::default()).unwrap().forget();
         let again = registry.begin(ALICE, id(1), Count::default()).unwrap();
-        assert!(registry.lock().ended.is_empty());
+        assert!(lock(&registry.state).ended.is_empty());
         drop(again);
     }
 
@@ -269,7 +264,7 @@ mod tests {
         let registry = registry();
         end(&registry, BOB, 0);
         (0..=REMEMBERED.per_peer).for_each(|number| end(&registry, ALICE, number));
-        assert_eq!(registry.lock().sessions.len(), REMEMBERED.per_peer + 1);
+        assert_eq!(lock(&registry.state).sessions.len(), REMEMBERED.per_peer + 1);
         assert!(registry.find(ALICE, id(0)).is_none());
         assert!(registry.find(BOB, id(0)).is_some());
     }
@@ -279,7 +274,7 @@ mod tests {
         let registry = registry();
         let peer = |number: usize| PeerId::from_bytes([number as u8; 32]);
         (0..=REMEMBERED.in_all).for_each(|number| end(&registry, peer(number), 1));
-        assert_eq!(registry.lock().sessions.len(), REMEMBERED.in_all);
+        assert_eq!(lock(&registry.state).sessions.len(), REMEMBERED.in_all);
         assert!(registry.find(peer(0), id(1)).is_none());
         assert!(registry.find(peer(1), id(1)).is_some());
     }

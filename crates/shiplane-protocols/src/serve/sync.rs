@@ -16,14 +16,11 @@ use shiplane_files::internals::{
     },
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{
-    PeerConnection, PeerId, StreamError,
-    internals::{Claim, blocking},
-};
+use shiplane_transport::{PeerConnection, PeerId, StreamError, internals::Claim};
 use shiplane_wire::{Code, Digest, DigestAlgorithm, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
-use self::sessions::{Begun, Patience, SyncSession, begin, sessions};
+use self::sessions::{Begun, SyncSession, begin, sessions};
 use super::{
     FileServer,
     activity::{ServedJob, UnderWay},
@@ -37,6 +34,7 @@ use crate::{
     Direction,
     filters::OpenFilters,
     methods::{Step, agree_digest, check_attributes, denied, failed, not_served, not_taken},
+    off_thread,
     sync::{
         SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
         exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
@@ -157,11 +155,11 @@ impl FileServer {
 
     /// Compares, and says what differs (SPEC 5.15).
     pub(super) async fn compare_sync(
-        &self,
-        context: &RequestContext,
+        self: Arc<Self>,
+        context: RequestContext,
         request: SyncCompare,
     ) -> Result<Step<SyncResponse>, Fault> {
-        self.session(context, request.sync)?.compare(request.list, answer_wait(context)).await
+        self.session(&context, request.sync)?.compare(request.list, answer_wait(&context)).await
     }
 
     /// What there is for syncs, if this server takes part in any.
@@ -171,25 +169,29 @@ impl FileServer {
 
     /// Plans, and does what needs nothing from the peer (SPEC 5.16).
     pub(super) async fn start_sync(
-        &self,
-        context: &RequestContext,
+        self: Arc<Self>,
+        context: RequestContext,
         request: SyncStart,
     ) -> Result<Step<SyncReady>, Fault> {
-        self.session(context, request.sync)?.start(request, answer_wait(context)).await
+        self.session(&context, request.sync)?.start(request, answer_wait(&context)).await
     }
 
     /// Says what has become of it (SPEC 5.17).
     pub(super) async fn settle_sync(
-        &self,
-        context: &RequestContext,
+        self: Arc<Self>,
+        context: RequestContext,
         request: SyncSettle,
     ) -> Result<Step<SyncDone>, Fault> {
-        self.session(context, request.sync)?.settle(request, answer_wait(context)).await
+        self.session(&context, request.sync)?.settle(request, answer_wait(&context)).await
     }
 
     /// The peer goes on with it (SPEC 5.17).
-    pub(super) fn sync_is_alive(&self, context: &RequestContext, request: &SyncAlive) -> Result<(), Fault> {
-        self.session(context, request.sync).map(drop)
+    pub(super) async fn sync_is_alive(
+        self: Arc<Self>,
+        context: RequestContext,
+        request: SyncAlive,
+    ) -> Result<(), Fault> {
+        self.session(&context, request.sync).map(drop)
     }
 
     /// That of a call, which is a sign of life.
@@ -275,7 +277,7 @@ impl Running {
         if self.request.dry_run {
             return Ok(());
         }
-        let start = self.begun.start(self.patience(START_TIMEOUT), &self.server.closing).await?;
+        let start = self.begun.start(self.silence(), &self.server.closing).await?;
         let claims = self.claims(&start)?;
         let ours = &self.server.options;
         // SPEC 5.16: neither side raises what the other takes.
@@ -333,9 +335,9 @@ impl Running {
         }
     }
 
-    /// With a step of the peer's that takes `max` at most.
-    fn patience(&self, max: Duration) -> Patience {
-        Patience { silence: self.connection.config().timeouts().progress, max }
+    /// How long the peer may be silent.
+    fn silence(&self) -> Duration {
+        self.connection.config().timeouts().progress
     }
 
     fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
@@ -426,7 +428,7 @@ impl Running {
         }
         let ours = exchanged.half(&left);
         self.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
-        let theirs = self.begun.settle(self.patience(SETTLE_TIMEOUT)).await?;
+        let theirs = self.begun.settle(self.silence()).await?;
         let reads_only = self.reads_only;
         let done = blocking(move || {
             let base = settle(&agreed, &ours, &theirs)?;
@@ -460,8 +462,7 @@ async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> R
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SyncError> + Send + 'static,
 ) -> Result<T, Fault> {
-    let done = blocking::spawn(work).await;
-    done.map_err(|_| Fault::new(FaultCode::Internal, ""))?.map_err(|error| fault(&error))
+    off_thread(work).await?.map_err(|error| fault(&error))
 }
 
 fn read_only() -> Fault {
@@ -498,10 +499,3 @@ const OUR_LIST: u64 = 0;
 
 /// 64 KiB, some 700 files that were never synced: what is answered is remembered for a while after the end.
 const MAX_INLINE_LEN_BYTES: usize = 64 << 10;
-
-/// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most, and gives
-/// signs of life meanwhile. One that does not is not waited for any longer than in a transfer.
-const START_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-
-/// 15 min: the peer makes durable what it has received. The same holds for that.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);

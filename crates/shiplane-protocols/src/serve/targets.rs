@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, Mutex, Weak, atomic::AtomicU64, atomic::Ordering},
 };
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use shiplane_files::internals::{Destination, DestinationError, JobKey};
+
+use crate::lock;
 
 /// The paths that pushes and syncs are writing to, none of which lies in another. A handle: clones share them.
 ///
@@ -42,7 +44,7 @@ impl Targets {
     /// `None` while somebody writes to that path, to one above it or to one in it. The empty path is above
     /// all others.
     pub(super) fn claim(&self, path: &[u8], job: JobKey) -> Option<TargetClaim> {
-        let mut held = self.lock();
+        let mut held = lock(&self.0);
         // There are no more than pushes and syncs under way.
         if held.keys().any(|other| is_within(other, path) || is_within(path, other)) {
             return None;
@@ -58,18 +60,13 @@ impl Targets {
     /// Cancel-safe: it ends all the same.
     pub(super) async fn take_over(&self, path: &[u8], job: JobKey) {
         let mut over = {
-            let held = self.lock();
+            let held = lock(&self.0);
             let Some(holder) = held.get(path).filter(|holder| holder.job == job) else { return };
             holder.give_up.cancel();
             holder.over.clone()
         };
         // Nothing is ever sent: it ends with the last sender.
         while over.changed().await.is_ok() {}
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Holder>> {
-        // Each change is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,7 +84,7 @@ impl TargetClaim {
 
 impl Drop for TargetClaim {
     fn drop(&mut self) {
-        self.targets.lock().remove(&self.path);
+        lock(&self.targets.0).remove(&self.path);
     }
 }
 
@@ -96,19 +93,16 @@ fn is_within(path: &[u8], above: &[u8]) -> bool {
     above.is_empty() || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// The space that pushes were reservations and have not taken yet. A handle: clones share it.
+/// The space that is set aside for pushes. A handle: clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Space(Arc<Mutex<Vec<ReservedSpace>>>);
+pub(super) struct Space(Arc<Mutex<Vec<Weak<ReservedSpace>>>>);
 
 /// Space that is set aside until this is dropped.
-#[derive(Debug)]
-pub(super) struct Reserved {
-    space: Space,
-    occupied_bytes: Arc<AtomicU64>,
-}
+pub(super) type Reserved = Arc<ReservedSpace>;
 
+/// Space that a push has reserved.
 #[derive(Debug)]
-struct ReservedSpace {
+pub(super) struct ReservedSpace {
     device: u64,
     total_bytes: u64,
     /// What of it is on the disk, and so missing from what the system calls available.
@@ -123,8 +117,9 @@ impl Space {
         total_bytes: u64,
     ) -> Result<Reserved, DestinationError> {
         let device = destination.device();
-        let mut reservations = self.lock();
-        let others = reservations.iter().filter(|other| other.device == device);
+        let mut reservations = lock(&self.0);
+        reservations.retain(|other| other.strong_count() > 0);
+        let others = reservations.iter().filter_map(Weak::upgrade).filter(|other| other.device == device);
         let others_bytes = others.fold(0, |sum: u64, other| sum.saturating_add(other.outstanding_bytes()));
         destination.reserve(total_bytes.saturating_add(others_bytes)).map_err(|error| match error {
             DestinationError::NoSpace { path, available_bytes, .. } => DestinationError::NoSpace {
@@ -135,25 +130,15 @@ impl Space {
             other => other,
         })?;
         let occupied_bytes = destination.occupied_bytes();
-        reservations.push(ReservedSpace { device, total_bytes, occupied_bytes: Arc::clone(&occupied_bytes) });
-        Ok(Reserved { space: self.clone(), occupied_bytes })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<ReservedSpace>> {
-        // Each change is one step.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let reserved = Arc::new(ReservedSpace { device, total_bytes, occupied_bytes });
+        reservations.push(Arc::downgrade(&reserved));
+        Ok(reserved)
     }
 }
 
 impl ReservedSpace {
     fn outstanding_bytes(&self) -> u64 {
         self.total_bytes.saturating_sub(self.occupied_bytes.load(Ordering::Relaxed))
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.space.lock().retain(|other| !Arc::ptr_eq(&other.occupied_bytes, &self.occupied_bytes));
     }
 }
 

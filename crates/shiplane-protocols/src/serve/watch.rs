@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
@@ -11,7 +11,7 @@ use shiplane_files::internals::{
     sync::{DatasetWatch, Unwatched, watch as watch_tree},
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
-use shiplane_transport::{PeerId, internals::blocking};
+use shiplane_transport::PeerId;
 use tokio::sync::watch;
 
 use super::{
@@ -20,7 +20,9 @@ use super::{
     registry::gone,
 };
 use crate::{
+    lock,
     methods::{Step, denied, not_served},
+    off_thread,
     sync::{
         messages::{SyncWatch, SyncWatched},
         watch::number_of,
@@ -61,7 +63,7 @@ impl Watches {
 impl FileServer {
     /// Begins a watch, or waits for what the caller has not seen.
     pub(super) async fn watch_sync(
-        &self,
+        self: Arc<Self>,
         context: RequestContext,
         request: SyncWatch,
     ) -> Result<Step<SyncWatched>, Fault> {
@@ -104,12 +106,11 @@ impl FileServer {
         let (changed, changes) = watch::channel(0);
         let (root, memory, place) =
             (self.root.clone(), self.memory().of_requests(context.peer), path.clone());
-        let begun = blocking::spawn(move || {
+        let begun = off_thread(move || {
             let on_change = move || changed.send_modify(|changes| *changes += 1);
             watch_tree(&root, &place, filtered.filters, memory, on_change)
         });
-        let begun = begun.await.map_err(|_| Fault::new(FaultCode::Internal, ""))?;
-        let tree = begun.map_err(|error| not_served(&error))?;
+        let tree = begun.await?.map_err(|error| not_served(&error))?;
         let watched = Arc::new(Watched {
             path,
             changes,
@@ -143,11 +144,6 @@ impl Watched {
         let unwatched = unwatched.map(|Unwatched { limit, value }| (number_of(limit), value));
         SyncWatched { changes: *self.changes.borrow(), unwatched }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one step.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// 64: each has two threads.

@@ -25,7 +25,9 @@ use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Opening, Received, receive};
-use crate::transfer::{EventFn, ProtocolFault, Target, TransferError, TransferOptions, next_records};
+use crate::transfer::{
+    EventFn, ProtocolFault, Target, TransferError, TransferOptions, next_records, open_records,
+};
 
 /// How a list travels: what goes into the call, and what has to be sent beside it.
 pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -> (SyncBody, Option<Bytes>) {
@@ -153,7 +155,7 @@ impl Exchange {
         let taking = async {
             let Some((claim, target)) = self.take else { return Ok(None) };
             let taken = take(connection, claim, target, options, receiving);
-            let bytes = |taken: &Received| taken.received_bytes;
+            let bytes = |taken: &Received| taken.totals.received_bytes;
             Counting::of(metrics, Direction::Received, addr, taken, bytes).await.map(Some)
         };
         let (provided, received) = futures::join!(providing, taking);
@@ -187,8 +189,7 @@ async fn take(
     events: EventFn,
 ) -> Result<Received, TransferError> {
     let timeout = connection.config().timeouts().progress;
-    let opening = tokio::time::timeout(timeout, connection.open_records(claim.transfer()));
-    let records = opening.await.map_err(|_| TransferError::Silent { timeout })??;
+    let records = open_records(claim.transfer(), connection, timeout).await?;
     let opening = Opening { claim, records, invites: None };
     receive(opening, timeout, target, options, events, CancellationToken::new()).await
 }
@@ -206,14 +207,8 @@ impl Exchanged {
     /// As it is sent to the other side.
     pub(crate) fn half(&self, left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
         SyncHalf {
-            provided: self.provided.as_ref().map(|provided| PushSent {
-                transfer_digest: *provided.transfer_digest.as_bytes(),
-                chunks: provided.chunks,
-            }),
-            received: self.received.as_ref().map(|received| PushSent {
-                transfer_digest: *received.transfer_digest.as_bytes(),
-                chunks: received.chunks,
-            }),
+            provided: self.provided.as_ref().map(|of| PushSent::new(of.transfer_digest, of.chunks)),
+            received: self.received.as_ref().map(|of| PushSent::new(of.transfer_digest, of.chunks)),
             unsettled: list_left(left),
             left: left.len() as u64,
         }

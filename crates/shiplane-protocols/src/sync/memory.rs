@@ -1,11 +1,13 @@
 //! Accounts for the memory of a sync's lists.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use shiplane_files::internals::sync::Dataset;
 use shiplane_transport::PeerId;
 
 use super::error::SyncError;
+
+use crate::lock;
 use crate::transfer::{MemoryBudget, PeerAccounts, Reservation};
 
 /// What one sync holds for its lists. A handle: clones share it, and it is given back with the last of them.
@@ -30,15 +32,14 @@ impl ListMemory {
 
     /// Pays for the lists of a dataset, until they are gone. A dataset that is the only one has what it takes.
     pub(crate) fn pay_for_ours(self, dataset: &mut Dataset) -> Result<(), SyncError> {
-        let paid =
-            self.0.ours.lock().unwrap_or_else(PoisonError::into_inner).grow_alone_by(dataset.cost_bytes());
+        let paid = lock(&self.0.ours).grow_alone_by(dataset.cost_bytes());
         dataset.hold(self.0);
         if paid { Ok(()) } else { Err(SyncError::ListsBusy) }
     }
 
     /// Pays for more of what the peer sends; `false` if there is no memory for it.
     pub(super) fn pay_for_theirs(&self, bytes: u64) -> bool {
-        self.0.theirs.lock().unwrap_or_else(PoisonError::into_inner).grow_by(bytes)
+        lock(&self.0.theirs).grow_by(bytes)
     }
 
     /// Pays for a list as it travels, until it is read.

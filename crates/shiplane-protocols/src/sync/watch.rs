@@ -90,24 +90,20 @@ impl PeerWatch {
 
 /// The number of a limit on the wire (SPEC 5.25).
 pub(crate) fn number_of(limit: WatchLimit) -> u8 {
-    match limit {
-        WatchLimit::System => 0,
-        WatchLimit::Watches => 1,
-        WatchLimit::NamespaceWatches => 2,
-        WatchLimit::Instances => 3,
-        WatchLimit::Memory => 4,
-    }
+    LIMITS.iter().position(|known| *known == limit).unwrap_or_default() as u8
 }
 
 fn limit_of(number: u8) -> WatchLimit {
-    match number {
-        1 => WatchLimit::Watches,
-        2 => WatchLimit::NamespaceWatches,
-        3 => WatchLimit::Instances,
-        4 => WatchLimit::Memory,
-        _ => WatchLimit::System,
-    }
+    LIMITS.get(usize::from(number)).copied().unwrap_or(WatchLimit::System)
 }
+
+const LIMITS: [WatchLimit; 5] = [
+    WatchLimit::System,
+    WatchLimit::Watches,
+    WatchLimit::NamespaceWatches,
+    WatchLimit::Instances,
+    WatchLimit::Memory,
+];
 
 /// 20 min, and an answer after half of it: needless calls are rare, and lost ones do not stay for ever.
 pub(crate) const WATCH_BUDGET: Duration = Duration::from_secs(20 * 60);

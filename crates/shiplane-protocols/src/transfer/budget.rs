@@ -12,7 +12,7 @@ mod usage;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,6 +23,8 @@ use shiplane_transport::{
     internals::{BufferPool, MemoryPool},
 };
 use shiplane_wire::{Span, limits};
+
+use crate::lock;
 use tokio::sync::Notify;
 
 pub(super) use self::splitters::BlockSplitters;
@@ -70,16 +72,13 @@ impl MemoryBudget {
 
     /// For destinations that the peer writes to.
     pub(crate) fn of_destinations(&self, peer: PeerId) -> SharedMemory {
-        let accounts = self.of_peer(peer);
-        let held = accounts.journals.reservation();
-        let journal = Box::new(PeerMemory { held, _accounts: accounts });
+        let journal = Box::new(self.of_peer(peer).journals.reservation());
         SharedMemory { buffers: self.splitters.buffers.clone(), journal, links: self.of_requests(peer) }
     }
 
     /// For other things that a peer's request makes this side remember, of what there is for lists.
     pub(crate) fn of_requests(&self, peer: PeerId) -> Box<dyn CountedMemory> {
-        let accounts = self.of_peer(peer);
-        Box::new(PeerMemory { held: accounts.theirs.reservation(), _accounts: accounts })
+        Box::new(self.of_peer(peer).theirs.reservation())
     }
 
     /// The same with `list_bytes` of the lists of syncs: as much of what is here as of what peers send.
@@ -91,7 +90,7 @@ impl MemoryBudget {
     /// What all pushes of a peer and all syncs with it have together.
     pub(crate) fn of_peer(&self, peer: PeerId) -> PeerAccounts {
         let Peers { ours, theirs, journals, held } = &*self.peers;
-        let mut peers = held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = lock(held);
         peers.retain(|_, held| held.strong_count() > 0);
         let held = peers.get(&peer).and_then(Weak::upgrade).unwrap_or_default();
         peers.insert(peer, Arc::downgrade(&held));
@@ -102,12 +101,12 @@ impl MemoryBudget {
             has_moved: Arc::new(AtomicBool::new(true)),
             least_bytes,
             given_back: Arc::default(),
+            _peer: Some(Arc::clone(&held)),
         };
         PeerAccounts {
             ours: account(ours, 0, LEAST_LIST_BYTES),
             theirs: account(theirs, 1, LEAST_LIST_BYTES),
             journals: account(journals, 2, LEAST_JOURNAL_BYTES),
-            _held: held,
         }
     }
 }
@@ -125,22 +124,6 @@ pub(crate) struct PeerAccounts {
     pub(crate) ours: Account,
     pub(crate) theirs: Account,
     journals: Account,
-    _held: Arc<HeldByPeer>,
-}
-
-/// What is held of one of a peer's accounts.
-#[derive(Debug)]
-struct PeerMemory {
-    held: Reservation,
-    _accounts: PeerAccounts,
-}
-
-impl CountedMemory for PeerMemory {
-    fn resize(&mut self, len_bytes: u64) -> bool {
-        let len_bytes = len_bytes.next_multiple_of(JOURNAL_STEP_BYTES);
-        self.held.shrink_to(len_bytes);
-        self.held.grow_to(len_bytes)
-    }
 }
 
 impl Default for MemoryBudget {
@@ -159,12 +142,14 @@ pub(crate) struct Account {
     /// So much it has whatever others hold.
     least_bytes: u64,
     given_back: Arc<Notify>,
+    /// What the peer holds is known as long as any of its accounts is there.
+    _peer: Option<Arc<HeldByPeer>>,
 }
 
 impl Account {
     fn new(pool: MemoryPool, has_moved: &Arc<AtomicBool>) -> Self {
         let (held_bytes, given_back) = (Arc::default(), Arc::default());
-        Self { pool, held_bytes, has_moved: Arc::clone(has_moved), least_bytes: 0, given_back }
+        Self { pool, held_bytes, has_moved: Arc::clone(has_moved), least_bytes: 0, given_back, _peer: None }
     }
 
     /// A reservation of nothing yet.
@@ -240,10 +225,13 @@ impl Account {
 #[derive(Debug)]
 pub(super) struct Quota {
     chunks: Option<Account>,
-    compressed: Account,
+    /// For compressed chunks.
+    pub(super) compressed: Account,
     entries: Account,
-    signatures: Account,
-    splitters: Arc<BlockSplitters>,
+    /// For block signatures, a peer's or ours.
+    pub(super) signatures: Account,
+    /// What all transfers split files with.
+    pub(super) splitters: Arc<BlockSplitters>,
     has_moved: Arc<AtomicBool>,
 }
 
@@ -266,21 +254,6 @@ impl Quota {
     /// A chunk has got to its receiver: this is no transfer that only takes memory.
     pub(super) fn moved(&self) {
         self.has_moved.store(true, Ordering::Relaxed);
-    }
-
-    /// What all transfers split files with.
-    pub(super) fn splitters(&self) -> Arc<BlockSplitters> {
-        Arc::clone(&self.splitters)
-    }
-
-    /// For compressed chunks.
-    pub(super) fn compressed(&self) -> Account {
-        self.compressed.clone()
-    }
-
-    /// For block signatures, a peer's or ours.
-    pub(super) fn signatures(&self) -> Account {
-        self.signatures.clone()
     }
 
     /// Memory for a chunk; `None` if it has to wait. While none of the transfer's chunks is `under_way` there is
@@ -366,17 +339,20 @@ impl Reservation {
     }
 }
 
+impl CountedMemory for Reservation {
+    fn resize(&mut self, len_bytes: u64) -> bool {
+        let len_bytes = len_bytes.next_multiple_of(COUNTED_STEP_BYTES);
+        self.shrink_to(len_bytes);
+        self.grow_to(len_bytes)
+    }
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(account) = &self.account {
             account.give_back(self.len_bytes);
         }
     }
-}
-
-fn lock(bytes: &Mutex<u64>) -> MutexGuard<'_, u64> {
-    // Each change is one step.
-    bytes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// 24 MiB: what a single transfer holds with the default lanes, and half as much again for others, well within a
@@ -401,7 +377,7 @@ pub const LIST_MEMORY_BYTES: u64 = 512 << 20;
 pub const JOURNAL_MEMORY_BYTES: u64 = 48 << 20;
 
 /// 16 KiB, some seventy chunks: what grows by little takes a lock now and then.
-const JOURNAL_STEP_BYTES: u64 = 16 << 10;
+const COUNTED_STEP_BYTES: u64 = 16 << 10;
 
 /// 256 KiB, a thousand chunks of files that are not complete: so much a peer has whatever others hold.
 const LEAST_JOURNAL_BYTES: u64 = 256 << 10;
@@ -506,9 +482,9 @@ mod tests {
         one.moved();
         two.moved();
         let most = COMPRESSED_MEMORY_BYTES * 2 / 3;
-        let first = one.compressed().wait(most).await.unwrap();
-        assert!(two.compressed().wait(most).await.is_none(), "others leave not as much");
-        let account = one.compressed();
+        let first = one.compressed.wait(most).await.unwrap();
+        assert!(two.compressed.wait(most).await.is_none(), "others leave not as much");
+        let account = &one.compressed;
         let (second, ()) = tokio::join!(account.wait(most), async { drop(first) });
         assert!(second.is_some());
     }

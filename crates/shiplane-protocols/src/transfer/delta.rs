@@ -272,7 +272,7 @@ mod tests {
 
     /// Of a transfer with a memory budget of its own.
     fn alone() -> Deltas {
-        Deltas::new(Quota::of(None).signatures())
+        Deltas::new(Quota::of(None).signatures.clone())
     }
 
     fn signature(seed: u8, len_bytes: u32) -> BlockSignature {
@@ -438,7 +438,7 @@ mod tests {
     fn a_second_list_waits_for_memory_and_a_first_one_does_not() {
         let budget = MemoryBudget::default();
         let quota = Quota::of(Some(&budget));
-        let mut deltas = Deltas::new(quota.signatures());
+        let mut deltas = Deltas::new(quota.signatures.clone());
         // More than the quarter that a transfer has before it has moved anything.
         let len_bytes = SIGNATURE_MEMORY_BYTES / BLOCK_COST_BYTES * 1024;
         let request = |len_bytes: u64| {

@@ -1,9 +1,6 @@
 //! Events of a transfer.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use shiplane_wire::LeftOutReason;
 
@@ -11,23 +8,6 @@ use super::limit::Limit;
 
 /// Called from any thread of the transfer, so it must be quick.
 pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
-
-/// A server's: what it leaves out itself, which is `at_source` or not, is logged with the whole cause. At most [`MAX_LOGGED`] lines a
-/// transfer, since it is the peer that says what there is.
-pub(crate) fn server_events(is_source: bool) -> EventFn {
-    let logged = AtomicU64::new(0);
-    Arc::new(move |event| {
-        if let TransferEvent::LeftOut { path, why: Some(why), at_source, .. } = event
-            && at_source == is_source
-            && logged.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED
-        {
-            tracing::warn!(%path, %why, "left out");
-        }
-    })
-}
-
-/// 16: enough to find the cause.
-const MAX_LOGGED: u64 = 16;
 
 /// One step of a transfer. Paths are escaped: safe to print.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,7 +30,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 pub(crate) use self::provided::Provided;
 use self::{
-    entries::{Entries, NamesMemory},
+    entries::Entries,
     events::left_out_there,
     listing::{Listing, ScanBatch},
     offering::Offering,
@@ -72,8 +72,9 @@ pub(crate) async fn provide(
     let load = LoadMeter::new(Role::Provider, connection.traffic());
     let (written, unanswered) = Unanswered::new();
     let shared = (options, load.steps(), written);
-    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), shared, quota.compressed());
-    let scan = Listing::start(&source, options.links, NamesMemory::of(&quota), Arc::clone(&scanned_entries));
+    let outlet = Outlet::new(connection, transfer, Arc::clone(&source), shared, quota.compressed.clone());
+    let scan =
+        Listing::start(&source, options.links, quota.signatures.reservation(), Arc::clone(&scanned_entries));
     let mut provider = Provider {
         records: RecordSender::new(records.send, timeout),
         scan: Some(scan),

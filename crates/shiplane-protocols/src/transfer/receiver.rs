@@ -93,7 +93,7 @@ pub(crate) async fn receive(
         publisher: Publisher::start(target.share()),
         ledger: Ledger::new(options.lanes, options.chunk_len_bytes, target.is_in_parts()),
         pace: ChunkPace::new(options.lanes, options.chunk_len_bytes, Instant::now()),
-        deltas: Deltas::new(quota.signatures()),
+        deltas: Deltas::new(quota.signatures.clone()),
         quota,
         reserved: HashMap::new(),
         // No more parts may come before the first are taken.

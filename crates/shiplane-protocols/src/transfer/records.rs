@@ -5,26 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use shiplane_transport::internals::{RecvHalf, SendHalf};
-use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, RecordError, RecordReader, internals::Record};
+use shiplane_wire::{Code, RecordReader, internals::Record};
 
 use super::error::TransferError;
-
-/// A record that can be written.
-pub(super) trait Encode {
-    fn encode_into(&self, out: &mut BytesMut) -> Result<(), RecordError>;
-}
-
-impl Encode for ProviderRecord {
-    fn encode_into(&self, out: &mut BytesMut) -> Result<(), RecordError> {
-        self.encode(out)
-    }
-}
-
-impl Encode for ReceiverRecord {
-    fn encode_into(&self, out: &mut BytesMut) -> Result<(), RecordError> {
-        self.encode(out)
-    }
-}
 
 /// Our half. Records are collected and leave together.
 #[derive(Debug)]
@@ -42,8 +25,8 @@ impl RecordSender {
     }
 
     /// Queues a record; [`write_now`](Self::write_now) and [`write_on`](Self::write_on) send it.
-    pub(super) fn push(&mut self, record: &impl Encode) -> Result<(), TransferError> {
-        Ok(record.encode_into(&mut self.pending)?)
+    pub(super) fn push(&mut self, record: &impl Record) -> Result<(), TransferError> {
+        Ok(record.append_to(&mut self.pending)?)
     }
 
     /// Whether everything that was queued is written.

@@ -20,14 +20,13 @@ use self::{
 };
 
 /// Where a transfer lands.
-#[derive(Debug)]
 pub struct Target {
     // Fields are dropped in this order: first the output, then the note of that.
     output: Output,
     writes: WriteTracker,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Output {
     /// A transfer is all that is written there, or one part of it, which somebody else finishes.
     Files {
@@ -39,19 +38,16 @@ enum Output {
     Stream(OutputStream),
     /// Nothing is written.
     Comparison(Comparison),
-    Listing(Listing),
+    /// Takes what the peer lists.
+    Listing(ListFn),
 }
-
-/// Takes what the peer lists.
-#[derive(Clone)]
-struct Listing(ListFn);
 
 /// Called with each entry that a peer lists, in its order, on a thread that may wait.
 pub type ListFn = Arc<dyn Fn(&Entry) + Send + Sync>;
 
-impl fmt::Debug for Listing {
+impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listing")
+        f.debug_struct("Target").finish_non_exhaustive()
     }
 }
 
@@ -80,14 +76,10 @@ impl Target {
     /// The same, which refuses files and directories that `filters` exclude.
     #[must_use]
     pub(crate) fn with_filters(self, filters: &Arc<Filters>) -> Self {
-        match self.output {
-            Output::Files { destination, is_part } => {
-                let destination = destination.with_filters(Arc::clone(filters));
-                Self { output: Output::Files { destination, is_part }, ..self }
-            }
-            // Of one file, filters exclude nothing.
-            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => self,
-        }
+        // Of one file, filters exclude nothing.
+        let Output::Files { destination, is_part } = self.output else { return self };
+        let destination = destination.with_filters(Arc::clone(filters));
+        Self { output: Output::Files { destination, is_part }, ..self }
     }
 
     /// Compares what the peer lists with what is here, and asks for none of it.
@@ -97,7 +89,7 @@ impl Target {
 
     /// Gives each entry that the peer lists to `list`, and asks for none of them.
     pub fn listing(list: ListFn) -> Self {
-        Self::at(Output::Listing(Listing(list)))
+        Self::at(Output::Listing(list))
     }
 
     /// A destination of one file, which comes in parts.
@@ -119,14 +111,19 @@ impl Target {
         Self { output, writes: WriteTracker::default() }
     }
 
-    /// What is promised of what lands here.
-    pub(crate) fn durability(&self) -> Durability {
+    /// The directory or file that is written, if one is.
+    fn destination(&self) -> Option<&Destination> {
         match &self.output {
             Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.durability()
+                Some(destination)
             }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Durability::Verified,
+            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => None,
         }
+    }
+
+    /// What is promised of what lands here.
+    pub(crate) fn durability(&self) -> Durability {
+        self.destination().map_or(Durability::Verified, Destination::durability)
     }
 
     /// Another handle.
@@ -140,12 +137,12 @@ impl Target {
 
     /// Takes what is said of the directory that all of it is in.
     pub(super) fn plan_top(&self, top: TopDirectory) -> Result<(), DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.plan_top(top)
+        match self.destination() {
+            Some(destination) => destination.plan_top(top),
+            None if matches!(self.output, Output::Stream(_)) => {
+                Err(DestinationError::NotRequested { path: ".".to_owned() })
             }
-            Output::Stream(_) => Err(DestinationError::NotRequested { path: ".".to_owned() }),
-            Output::Comparison(_) | Output::Listing(_) => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -156,7 +153,7 @@ impl Target {
             Output::Parts(parts) => parts.plan(index, entry),
             Output::Stream(stream) => stream.plan(entry),
             Output::Comparison(comparison) => comparison.plan(entry),
-            Output::Listing(Listing(list)) => {
+            Output::Listing(list) => {
                 list(entry);
                 Ok(Plan::Done)
             }
@@ -198,22 +195,12 @@ impl Target {
 
     /// Only files are compared.
     fn files(&self, entry: u64) -> Result<&Destination, DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } => Ok(destination),
-            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
-                Err(DestinationError::NotWanted { entry })
-            }
-        }
+        self.destination().filter(|_| !self.is_in_parts()).ok_or(DestinationError::NotWanted { entry })
     }
 
     /// Checks that `missing_bytes` fit.
     pub(super) fn reserve(&self, missing_bytes: u64) -> Result<(), DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.reserve(missing_bytes)
-            }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
-        }
+        self.destination().map_or(Ok(()), |destination| destination.reserve(missing_bytes))
     }
 
     /// The size of an entry for which a plan was given that wants something of it, and that was not given up since.
@@ -228,12 +215,7 @@ impl Target {
 
     /// Whether chunks are written without ever waiting for a disk, so that it may be done between two packets.
     pub(super) fn is_immediate(&self) -> bool {
-        match &self.output {
-            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.is_immediate()
-            }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => false,
-        }
+        self.destination().is_some_and(Destination::is_immediate)
     }
 
     /// Begins a chunk.
@@ -248,32 +230,20 @@ impl Target {
 
     /// Makes complete entries visible, and durable if that was promised. Gives those that are; the others are left out.
     pub(super) fn publish(&self, entries: &[u64]) -> Result<Vec<u64>, DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } => destination.publish(entries),
-            Output::Parts(_) | Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => {
-                Ok(entries.to_vec())
-            }
+        match self.destination().filter(|_| !self.is_in_parts()) {
+            Some(destination) => destination.publish(entries),
+            None => Ok(entries.to_vec()),
         }
     }
 
     /// What was left out here since the last time, and how many more there were.
     pub(super) fn take_left_out(&self) -> Result<(Vec<LeftOut>, u64), DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.take_left_out()
-            }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok((Vec::new(), 0)),
-        }
+        self.destination().map_or_else(|| Ok(Default::default()), Destination::take_left_out)
     }
 
     /// Removes what there is of an entry that was left out.
     pub(super) fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
-        match &self.output {
-            Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) => {
-                destination.discard_left_out(entry)
-            }
-            Output::Stream(_) | Output::Comparison(_) | Output::Listing(_) => Ok(()),
-        }
+        self.destination().map_or(Ok(()), |destination| destination.discard_left_out(entry))
     }
 
     /// Gives up an entry that the provider cannot send, for this reason.
@@ -292,20 +262,12 @@ impl Target {
 
     /// The transfer has failed: what takes long may end early, in any error. Nothing more is asked for.
     pub(super) fn abandon(&self) {
-        if let Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) =
-            &self.output
-        {
-            destination.abandon();
-        }
+        self.destination().into_iter().for_each(Destination::abandon);
     }
 
     /// Something is left out, at the peer if its path, escaped, is given.
     pub(super) fn is_left_out(&self, reason: LeftOutReason, there: Option<&str>) {
-        if let Output::Files { destination, .. } | Output::Parts(PartedTarget { destination, .. }) =
-            &self.output
-        {
-            destination.is_left_out(reason, there);
-        }
+        self.destination().into_iter().for_each(|destination| destination.is_left_out(reason, there));
     }
 
     /// Everything has arrived.

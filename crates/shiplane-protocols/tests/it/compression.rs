@@ -68,7 +68,7 @@ async fn a_push_is_compressed_as_well() {
         source_name: b"test".to_vec(),
     };
     let source = SourceRoot::open(&world.dest()).unwrap().resolve(b"").unwrap();
-    let push = Push::open_with(&client, source, &request, &world.options).await.unwrap();
+    let push = Push::open(&client, source, &request, &world.options).await.unwrap();
     let events = Events::default();
     let report = push.send(&world.options, events.watch()).await.unwrap();
     assert!(tree(&world.source()) == tree(&world.dest()), "both have the same");

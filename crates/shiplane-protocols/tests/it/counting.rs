@@ -74,11 +74,13 @@ async fn every_lane_of_every_transfer_draws_on_the_one_limit_of_its_side() {
     let rpc = world.admitted_by(world.ticket_to_write("")).await;
     world.options.rate = Some(client.clone());
     // Only the receiver limits the rate; the provider does not know the limit.
-    let fetch = Fetch::open(&rpc, b"").await.unwrap();
+    let fetch = Fetch::open(&rpc, shiplane_protocols::internals::FetchRequest::of(b""), &Default::default())
+        .await
+        .unwrap();
     let target = world.destination(&fetch).unwrap();
     fetch.receive(target, &world.options, Arc::new(|_| ())).await.unwrap();
     assert_debited(&client, 1, "the client receives").await;
-    let push = Push::open(&rpc, source(&world.dest()), &request()).await.unwrap();
+    let push = Push::open(&rpc, source(&world.dest()), &request(), &Default::default()).await.unwrap();
     push.send(&world.options, Arc::new(|_| ())).await.unwrap();
     assert_debited(&client, 2, "and sends").await;
 }
@@ -93,12 +95,12 @@ async fn transfers_both_ways_and_failures_are_counted_on_both_sides() {
     let rpc = world.admitted_by(world.ticket_to_write("")).await;
     world.fetch(&rpc, "").await.unwrap();
     for _ in 0..2 {
-        let push = Push::open(&rpc, source(&world.dest()), &request()).await.unwrap();
+        let push = Push::open(&rpc, source(&world.dest()), &request(), &Default::default()).await.unwrap();
         push.send(&world.options, Arc::new(|_| ())).await.unwrap();
     }
     // Other content, and no right to replace what is there.
     fs::write(world.dest().join("f0"), b"other").unwrap();
-    let push = Push::open(&rpc, source(&world.dest()), &request()).await.unwrap();
+    let push = Push::open(&rpc, source(&world.dest()), &request(), &Default::default()).await.unwrap();
     push.send(&world.options, Arc::new(|_| ())).await.unwrap_err();
     world.shut_down().await;
 

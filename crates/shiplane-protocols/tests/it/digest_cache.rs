@@ -56,7 +56,7 @@ impl Served {
             ..TransferOptions::default()
         };
         let root = SourceRoot::open(&dir.path().join("source")).unwrap();
-        let files = FileServer::new(root, access, options);
+        let files = Arc::new(FileServer::new(root, access, options));
         tokio::spawn(files.run(Arc::clone(&server), CancellationToken::new()));
         let client = bind(Trust::none());
         let addr = PeerAddr { id: server.peer_id(), addr: server.local_addr().unwrap() };
@@ -73,7 +73,7 @@ impl Served {
     async fn fetch_into(&self, name: &str, digest: DigestAlgorithm) -> FilesReport {
         let options =
             TransferOptions { digest, chunk_len_bytes: CHUNK_LEN_BYTES, ..TransferOptions::default() };
-        let fetch = Fetch::open_with(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();
+        let fetch = Fetch::open(&self.client, FetchRequest::of(b"file"), &options).await.unwrap();
         let receive = ReceiveOptions {
             existing: shiplane_files::internals::Existing::Refuse,
             durability: Durability::Verified,

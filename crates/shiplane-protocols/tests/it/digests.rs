@@ -131,13 +131,13 @@ async fn a_digest_that_was_not_offered_is_not_taken() {
     for digest in UNOFFERED {
         let (client, _both) = deaf(digest).await;
         let expected = ProtocolFault::UnofferedDigest { bits: digest };
-        let fetch = Fetch::open_with(&client, FetchRequest::of(b"x"), &sha256()).await;
+        let fetch = Fetch::open(&client, FetchRequest::of(b"x"), &sha256()).await;
         match fetch.err() {
             Some(FetchError::Transfer(TransferError::Protocol(fault))) => assert_eq!(fault, expected),
             other => panic!("{digest}: {other:?}"),
         }
         let source = push::file("x", b"content");
-        let push = Push::open_with(&client, source, &push::request(""), &sha256()).await;
+        let push = Push::open(&client, source, &push::request(""), &sha256()).await;
         match push.err() {
             Some(PushError::Transfer(TransferError::Protocol(fault))) => assert_eq!(fault, expected),
             other => panic!("{digest}: {other:?}"),
@@ -180,7 +180,7 @@ async fn a_server_that_has_sha256_alone_is_fetched_from_with_it() {
     let mut world = World::with_options(sha256(), fill);
     world.options.digest = DigestAlgorithm::Blake3;
     let client = world.admitted().await;
-    let fetch = Fetch::open_with(&client, FetchRequest::of(b""), &world.options).await.unwrap();
+    let fetch = Fetch::open(&client, FetchRequest::of(b""), &world.options).await.unwrap();
     assert_eq!(fetch.digest(), DigestAlgorithm::Sha256);
     world.receive.digest = fetch.digest();
     let target = world.destination(&fetch).unwrap();
@@ -297,7 +297,7 @@ async fn a_push_resumes_with_its_digest_and_begins_anew_with_the_other() {
         let client = world.admitted_by(world.ticket_to_write("")).await;
         ask_for(&mut world, first);
         let (events, reached) = after(HALF);
-        let opened = Push::open_with(&client, pushed(&world), &push_request(), &world.options).await.unwrap();
+        let opened = Push::open(&client, pushed(&world), &push_request(), &world.options).await.unwrap();
         tokio::select! {
             result = opened.send(&world.options, events) => panic!("not cut: {result:?}"),
             _ = reached => {}

@@ -207,7 +207,13 @@ async fn fifty_fetches_at_once_on_one_connection_each_get_their_own() {
 async fn a_shutdown_lets_transfers_finish() {
     let mut world = World::new(small_tree);
     let client = world.admitted().await;
-    let fetch = shiplane_protocols::internals::Fetch::open(&client, b"").await.unwrap();
+    let fetch = shiplane_protocols::internals::Fetch::open(
+        &client,
+        shiplane_protocols::internals::FetchRequest::of(b""),
+        &Default::default(),
+    )
+    .await
+    .unwrap();
     let target = world.destination(&fetch).unwrap();
     let options = world.options.clone();
     let (fetched, ()) =

@@ -69,14 +69,14 @@ impl World {
         options: TransferOptions,
         fill: impl FnOnce(&Path),
     ) -> Self {
-        let make = |root, _: &Path, access, options| FileServer::new(root, access, options);
+        let make = |root, _: &Path, access, options| Arc::new(FileServer::new(root, access, options));
         Self::build(config, options, fill, make, FileServer::run)
     }
 
     /// The same, and peers with the right may push.
     pub(crate) fn writable_with(options: TransferOptions) -> Self {
         let make = |root, _: &Path, access, options| {
-            FileServer::writable(root, access, options, WriteLimits::default())
+            Arc::new(FileServer::new(root, access, options).writable(WriteLimits::default()))
         };
         Self::build(quick(), options, |_| (), make, FileServer::run)
     }
@@ -94,7 +94,9 @@ impl World {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let make = |root, _: &Path, access, options| FileServer::writable(root, access, options, limits);
+        let make = |root, _: &Path, access, options| {
+            Arc::new(FileServer::new(root, access, options).writable(limits))
+        };
         Self::build(quick(), options(), |_| (), make, run)
     }
 
@@ -107,7 +109,8 @@ impl World {
     pub(crate) fn syncing_with(options: TransferOptions) -> Self {
         let make = |root, source: &Path, access, options| {
             let state = SyncState::at(source.join("../state"));
-            FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
+            let files = FileServer::new(root, access, options).writable(WriteLimits::default());
+            Arc::new(files.syncing(source, state))
         };
         Self::build(quick(), options, |_| (), make, FileServer::run)
     }
@@ -121,7 +124,8 @@ impl World {
     {
         let make = |root, source: &Path, access, options| {
             let state = SyncState::at(source.join("../state"));
-            FileServer::syncing(root, source, access, options, WriteLimits::default(), state)
+            let files = FileServer::new(root, access, options).writable(WriteLimits::default());
+            Arc::new(files.syncing(source, state))
         };
         Self::build(quick(), options(), |_| (), make, run)
     }
@@ -280,7 +284,7 @@ impl World {
         path: &str,
         events: shiplane_protocols::internals::transfer::EventFn,
     ) -> Result<FilesReport, FetchError> {
-        let fetch = Fetch::open_with(client, FetchRequest::of(path.as_bytes()), &self.options).await?;
+        let fetch = Fetch::open(client, FetchRequest::of(path.as_bytes()), &self.options).await?;
         let target =
             self.destination(&fetch).map_err(shiplane_protocols::internals::transfer::TransferError::from)?;
         fetch.receive(target, &self.options, events).await

@@ -71,7 +71,7 @@ pub(crate) async fn push_watched(
     request: &PushRequest,
     events: EventFn,
 ) -> Result<FilesReport, PushError> {
-    Push::open_with(client, source, request, &world.options).await?.send(&world.options, events).await
+    Push::open(client, source, request, &world.options).await?.send(&world.options, events).await
 }
 
 #[track_caller]
@@ -147,19 +147,19 @@ async fn twenty_pushes_at_once_on_one_connection_each_arrive_as_themselves() {
 async fn a_caller_without_permission_is_refused_before_anything_is_sent() {
     let world = World::writable(limits());
     let reader = world.admitted().await;
-    let refused = Push::open(&reader, file("x", b"x"), &request("")).await.unwrap_err();
+    let refused = Push::open(&reader, file("x", b"x"), &request(""), &Default::default()).await.unwrap_err();
     assert_eq!(code(refused), FaultCode::Unauthorised);
 
     let guest = world.client();
     let ticket = world.ticket_to_write("");
     let guest = guest.connect().await.unwrap();
-    let refused = Push::open(&guest, file("x", b"x"), &request("")).await.unwrap_err();
+    let refused = Push::open(&guest, file("x", b"x"), &request(""), &Default::default()).await.unwrap_err();
     assert_eq!(code(refused), FaultCode::Unauthorised);
     drop(ticket);
 
     let world = World::new(|_| ());
     let client = world.admitted_by(world.ticket_to_write("")).await;
-    let refused = Push::open(&client, file("x", b"x"), &request("")).await.unwrap_err();
+    let refused = Push::open(&client, file("x", b"x"), &request(""), &Default::default()).await.unwrap_err();
     assert_eq!(code(refused), FaultCode::ReadOnly);
     assert_eq!(tree(&world.source()).len(), 0);
 }
@@ -184,22 +184,25 @@ async fn what_does_not_fit_is_refused_before_anything_is_sent() {
         World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1, ..limits() });
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let sized = |total_bytes| PushRequest { total_bytes, ..request("new") };
-    let refused = Push::open(&client, file("x", &[0; 1001]), &sized(Some(1001))).await.unwrap_err();
+    let refused = Push::open(&client, file("x", &[0; 1001]), &sized(Some(1001)), &Default::default())
+        .await
+        .unwrap_err();
     assert_eq!(code(refused), FaultCode::TooLarge);
     assert!(!world.source().join("new").exists());
 
     let exactly = push(&world, &client, file("x", &[0; 1000]), &sized(Some(1000))).await.unwrap();
     assert_eq!(exactly.sent_bytes, 1000);
 
-    let first = Push::open(&client, file("y", b"y"), &request("")).await.unwrap();
-    let busy = Push::open(&client, file("z", b"z"), &request("")).await.unwrap_err();
+    let first = Push::open(&client, file("y", b"y"), &request(""), &Default::default()).await.unwrap();
+    let busy = Push::open(&client, file("z", b"z"), &request(""), &Default::default()).await.unwrap_err();
     assert!(busy.is_busy(), "{busy}");
     first.send(&world.options, Arc::new(|_| ())).await.unwrap();
     push(&world, &client, file("z", b"z"), &request("")).await.unwrap();
 
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
-    let refused = Push::open(&client, file("x", b"x"), &sized(Some(1 << 60))).await.unwrap_err();
+    let refused =
+        Push::open(&client, file("x", b"x"), &sized(Some(1 << 60)), &Default::default()).await.unwrap_err();
     assert_eq!(code(refused), FaultCode::NoSpace);
     assert_eq!(tree(&world.source()).len(), 0, "the directory that was made for it is gone again");
 }
@@ -209,11 +212,14 @@ async fn one_of_two_pushes_to_a_name_wins_and_the_other_gets_an_error() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let other = world.admitted_by(world.ticket_to_write("")).await;
-    let first = Push::open(&client, file("x", b"first"), &request("a")).await.unwrap();
+    let first = Push::open(&client, file("x", b"first"), &request("a"), &Default::default()).await.unwrap();
     for path in ["a", ""] {
-        let busy = Push::open(&other, source(&world.dest()), &named(path, "x")).await;
-        let busy =
-            if path == "a" { busy } else { Push::open(&other, source(&world.dest()), &request("")).await };
+        let busy = Push::open(&other, source(&world.dest()), &named(path, "x"), &Default::default()).await;
+        let busy = if path == "a" {
+            busy
+        } else {
+            Push::open(&other, source(&world.dest()), &request(""), &Default::default()).await
+        };
         assert!(busy.unwrap_err().is_busy(), "{path:?}");
     }
     let beside = push(&world, &other, file("y", b"other"), &request("a")).await;
@@ -264,7 +270,8 @@ async fn a_shutdown_lets_pushes_finish_and_takes_no_new_ones() {
     let mut world = World::writable(limits());
     small_tree(&world.dest());
     let client = world.admitted_by(world.ticket_to_write("")).await;
-    let opened = Push::open(&client, source(&world.dest()), &named("", "tree")).await.unwrap();
+    let opened =
+        Push::open(&client, source(&world.dest()), &named("", "tree"), &Default::default()).await.unwrap();
     let options = world.options.clone();
     let send = async {
         // The server has begun to end by the time that the first byte moves, or has not: either way.
@@ -273,7 +280,7 @@ async fn a_shutdown_lets_pushes_finish_and_takes_no_new_ones() {
     let (sent, ()) = tokio::join!(send, world.shut_down());
     sent.unwrap();
     assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));
-    assert!(Push::open(&client, file("x", b"x"), &request("")).await.is_err());
+    assert!(Push::open(&client, file("x", b"x"), &request(""), &Default::default()).await.is_err());
 }
 
 #[tokio::test]

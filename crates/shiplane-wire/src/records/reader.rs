@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 
 use super::{ProviderRecord, ReceiverRecord, RecordError};
 use crate::limits::MAX_RECORD_LEN_BYTES;
@@ -156,10 +156,26 @@ impl<R> fmt::Debug for RecordReader<R> {
 }
 
 /// The records of one direction: [`ProviderRecord`] or [`ReceiverRecord`].
-pub trait Record: sealed::Decode {}
+pub trait Record: sealed::Decode {
+    /// Appends the record to `out`.
+    ///
+    /// # Errors
+    ///
+    /// If the record breaks a rule; nothing is appended then.
+    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError>;
+}
 
-impl Record for ProviderRecord {}
-impl Record for ReceiverRecord {}
+impl Record for ProviderRecord {
+    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.encode(out)
+    }
+}
+
+impl Record for ReceiverRecord {
+    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.encode(out)
+    }
+}
 
 pub(crate) mod sealed {
     use super::RecordError;

@@ -264,7 +264,7 @@ impl GetJob {
         let filters = Arc::clone(&choice.filters);
         let attributes = self.settings.attributes;
         let request = FetchRequest { path: path.to_vec(), is_new_here, filters, attributes };
-        let fetch = Fetch::open_with(connection.rpc(), request, &options).await.map_err(Cause::from)?;
+        let fetch = Fetch::open(connection.rpc(), request, &options).await.map_err(Cause::from)?;
         let opened = Opened { fetch, options, tracker: Arc::clone(tracker) };
         Ok(match sink {
             Sink::Output(output, digest) => (to_output(opened, output, digest).await?, None),

@@ -45,7 +45,7 @@ impl Preview {
         local: impl FnOnce(Option<&Shape>, DigestAlgorithm) -> Result<Comparison, Cause> + Send + 'static,
     ) -> Result<Previewed, Error> {
         let request = FetchRequest { path, filters: Arc::clone(&self.filters), ..FetchRequest::default() };
-        let fetch = match Fetch::open_with(connection.rpc(), request, &self.options).await {
+        let fetch = match Fetch::open(connection.rpc(), request, &self.options).await {
             Ok(fetch) => Some(fetch),
             Err(FetchError::Open(CallError::Fault(fault)))
                 if fault.code == FaultCode::NotFound && self.receiver == Side::Peer =>

@@ -305,7 +305,7 @@ impl Run {
         let give_up_at = Instant::now() + BUSY_PATIENCE;
         loop {
             let rpc = connection.rpc();
-            match Push::open_with(rpc, offer.source.clone(), &request, &self.options).await {
+            match Push::open(rpc, offer.source.clone(), &request, &self.options).await {
                 Err(error) if error.is_busy() && Instant::now() < give_up_at => {
                     self.tracker.phase(Phase::Waiting);
                     tokio::time::sleep(BUSY_PAUSE).await;

@@ -52,12 +52,9 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             ..TransferOptions::default()
         };
         let state = SyncState::at(self.places.sync_path()?);
-        let files = if self.is_writable {
-            let limits = self.limits.clone();
-            FileServer::syncing(root, &self.path, Arc::clone(&access), options, limits, state)
-        } else {
-            FileServer::syncing_from(root, &self.path, Arc::clone(&access), options, state)
-        };
+        let files = FileServer::new(root, Arc::clone(&access), options);
+        let files = if self.is_writable { files.writable(self.limits.clone()) } else { files };
+        let files = Arc::new(files.syncing(&self.path, state));
         let identity = match self.places.identity() {
             // What an interrupted run has fetched is then not recognised as this server's.
             Err(error) if self.is_for_ssh => {

@@ -156,7 +156,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             ..TransferOptions::default()
         };
         let source = root.resolve(b"").map_err(Cause::Serve)?;
-        let files = FileServer::new(root, Arc::clone(&access), options);
+        let files = Arc::new(FileServer::new(root, Arc::clone(&access), options));
         let sending = Sending::new(settings, items, identity.peer_id(), &access)?;
         let sending = Some((sending, source));
         Ok(Opened { files, access, identity, advertised: Vec::new(), metrics, sending })

@@ -232,7 +232,8 @@ impl World {
         let options = self.transfer_options();
         let limits = WriteLimits { attributes: self.scenario.attributes, ..WriteLimits::default() };
         let files = self.server.files();
-        let server = FileServer::syncing(root, &files, access, options, limits, self.server.sync_state());
+        let server = FileServer::new(root, access, options).writable(limits);
+        let server = Arc::new(server.syncing(&files, self.server.sync_state()));
         let serving = Arc::clone(&transport);
         let running = match methods {
             None => tokio::spawn(server.run(serving, CancellationToken::new())),

@@ -47,15 +47,6 @@ pub(super) struct Begun {
     heard: watch::Receiver<Instant>,
 }
 
-/// How long a peer is waited for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// Without a sign of life.
-    pub(super) silence: Duration,
-    /// In all.
-    pub(super) max: Duration,
-}
-
 /// The syncs that peers have begun.
 pub(super) fn sessions() -> Registry<SyncSession> {
     Registry::new(ConcurrencyLimit::new(MAX_SYNCS, MAX_SYNCS), MAX_REMEMBERED)
@@ -170,17 +161,17 @@ impl SyncSession {
     }
 }
 
-/// What the peer says next; nothing, if it falls silent or takes too long.
+/// What the peer says next; nothing, if it gives no sign of life for so long, or takes too long in all.
 async fn next<T>(
     inbox: &mut mpsc::Receiver<T>,
     heard: &mut watch::Receiver<Instant>,
-    Patience { silence, max }: Patience,
+    silence: Duration,
 ) -> Option<T> {
     let began = Instant::now();
     loop {
         // It need not speak while it is our turn.
         let heard_at = began.max(*heard.borrow_and_update());
-        let give_up_at = (began + max).min(heard_at + silence);
+        let give_up_at = (began + MAX_STEP_TIME).min(heard_at + silence);
         tokio::select! {
             biased;
             next = inbox.recv() => return next,
@@ -207,24 +198,23 @@ impl Begun {
         max: Duration,
         closing: &CancellationToken,
     ) -> Result<SyncList, Fault> {
-        let patience = Patience { silence: max, max };
-        let list = unless(closing, next(&mut self.compare, &mut self.heard, patience)).await?;
-        list.ok_or_else(|| gone("the peer's list took too long"))
+        let list = unless(closing, tokio::time::timeout(max, self.compare.recv())).await?;
+        list.ok().flatten().ok_or_else(|| gone("the peer's list took too long"))
     }
 
     /// Waits for the peer to begin.
     pub(super) async fn start(
         &mut self,
-        patience: Patience,
+        silence: Duration,
         closing: &CancellationToken,
     ) -> Result<SyncStart, Fault> {
-        let start = unless(closing, next(&mut self.start, &mut self.heard, patience)).await?;
+        let start = unless(closing, next(&mut self.start, &mut self.heard, silence)).await?;
         start.ok_or_else(|| gone("the peer did not start the transfer"))
     }
 
     /// Waits for what the peer made of it.
-    pub(super) async fn settle(&mut self, patience: Patience) -> Result<SyncHalf, Fault> {
-        let half = next(&mut self.settle, &mut self.heard, patience).await;
+    pub(super) async fn settle(&mut self, silence: Duration) -> Result<SyncHalf, Fault> {
+        let half = next(&mut self.settle, &mut self.heard, silence).await;
         half.ok_or_else(|| gone("the peer did not report its result"))
     }
 }
@@ -235,13 +225,17 @@ const MAX_REMEMBERED: Remembered = Remembered { per_peer: 32, in_all: 32 };
 /// 2 s: as long as a peer that gives up will wait to hear the reason.
 const ABORT_WAIT: Duration = Duration::from_secs(2);
 
+/// 15 min: the peer copies what is about to lose its name before it begins, a hundred gigabytes at most, or makes durable what
+/// it has received, and gives signs of life meanwhile. One that does not is not waited for any longer than in a transfer.
+const MAX_STEP_TIME: Duration = Duration::from_secs(15 * 60);
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{filters::OpenFilters, sync::SyncDirection};
 
     const ALICE: PeerId = PeerId::from_bytes([1; 32]);
-    const PATIENCE: Patience = Patience { silence: Duration::from_secs(30), max: Duration::from_secs(900) };
+    const SILENCE: Duration = Duration::from_secs(30);
 
     fn begun(sessions: &Registry<SyncSession>) -> Begun {
         let digest = [0; 32];
@@ -272,9 +266,9 @@ mod tests {
         let sessions = sessions();
         let mut begun = begun(&sessions);
         // We were at work, and it had nothing to say.
-        tokio::time::advance(PATIENCE.silence * 5).await;
+        tokio::time::advance(SILENCE * 5).await;
         let began = Instant::now();
-        let mut ticks = tokio::time::interval(PATIENCE.silence * 2 / 3);
+        let mut ticks = tokio::time::interval(SILENCE * 2 / 3);
         let signs = async {
             for _ in 0..=20 {
                 ticks.tick().await;
@@ -282,9 +276,9 @@ mod tests {
             }
         };
         let closing = CancellationToken::new();
-        let (waited, ()) = tokio::join!(begun.start(PATIENCE, &closing), signs);
+        let (waited, ()) = tokio::join!(begun.start(SILENCE, &closing), signs);
         assert_eq!(waited.unwrap_err().code, FaultCode::Gone);
-        assert_eq!(began.elapsed(), PATIENCE.silence * 2 / 3 * 20 + PATIENCE.silence);
+        assert_eq!(began.elapsed(), SILENCE * 2 / 3 * 20 + SILENCE);
 
         // Somebody else's word is no sign of life.
         let began = Instant::now();
@@ -292,9 +286,9 @@ mod tests {
             ticks.tick().await;
             assert!(!is_heard(&sessions, PeerId::from_bytes([2; 32])));
         };
-        let (waited, ()) = tokio::join!(begun.settle(PATIENCE), strangers);
+        let (waited, ()) = tokio::join!(begun.settle(SILENCE), strangers);
         waited.unwrap_err();
-        assert_eq!(began.elapsed(), PATIENCE.silence);
+        assert_eq!(began.elapsed(), SILENCE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -310,9 +304,9 @@ mod tests {
             }
         };
         tokio::select! {
-            waited = begun.settle(PATIENCE) => drop(waited.unwrap_err()),
+            waited = begun.settle(SILENCE) => drop(waited.unwrap_err()),
             () = signs => {}
         }
-        assert_eq!(began.elapsed(), PATIENCE.max);
+        assert_eq!(began.elapsed(), MAX_STEP_TIME);
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use shiplane_files::internals::{
     SharedMemory, SourceRoot,
     sync::{
-        Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side, Site,
-        SiteOptions, UnresolvedReason,
+        Action, Agreed, Changes, Dataset, DatasetError, Manifest, Prepared, ScanError, ScanOptions, Side,
+        Site, SiteOptions, UnresolvedReason,
     },
 };
 use shiplane_rpc::{CallError, RpcClient};
@@ -154,12 +154,19 @@ impl<'a> Attempt<'a> {
         changes: SyncBody,
     ) -> Result<SyncReport, SyncError> {
         let (dataset, differing) = self.agree(dataset, base, manifest_digest, changes).await?;
-        let mut report = report(&dataset, &differing);
+        let Differing { agreed, changes, base, unlisted } = differing;
+        let mut report = report(&dataset, agreed.merged(), agreed.actions().to_vec());
+        let own_version = |(side, path): (Side, &RelPath)| LeftPath {
+            side,
+            path: path.clone(),
+            why: UnresolvedReason::OwnVersion,
+        };
+        report.left.extend(agreed.kept().map(own_version));
+        report.unlisted.extend(unlisted);
         (self.events)(SyncEvent::Planned(report.actions.clone().into()));
         if self.job.dry_run {
             return Ok(report);
         }
-        let Differing { agreed, changes, base, .. } = differing;
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
         let mut prepared = blocking(move || Ok(Prepared::new(view, agreed)?)).await?;
         let (exchange, options) = self.start(&mut prepared, &changes, base.as_ref()).await?;
@@ -269,18 +276,7 @@ impl<'a> Attempt<'a> {
                 dataset.remember(dataset.manifest())?;
                 dataset.release()?;
             }
-            Ok(SyncReport {
-                actions: Vec::new(),
-                left: Vec::new(),
-                left_unnamed: 0,
-                digest: dataset.manifest().digest(),
-                files: count_files(dataset.manifest()),
-                unlisted: unlisted(Side::Local, dataset.unknown(), &dataset.unsendable).collect(),
-                sent_bytes: 0,
-                received_bytes: 0,
-                wire_bytes: 0,
-                chunks: 0,
-            })
+            Ok(report(&dataset, dataset.manifest(), Vec::new()))
         })
         .await
     }
@@ -459,19 +455,15 @@ fn remember(
     Ok(dataset.release()?)
 }
 
-fn report(dataset: &Dataset, differing: &Differing) -> SyncReport {
-    let Differing { agreed, unlisted: theirs, .. } = differing;
+/// Before anything has moved.
+fn report(dataset: &Dataset, merged: &Manifest, actions: Vec<Action>) -> SyncReport {
     SyncReport {
-        actions: agreed.actions().to_vec(),
-        left: (agreed.kept())
-            .map(|(side, path)| LeftPath { side, path: path.clone(), why: UnresolvedReason::OwnVersion })
-            .collect(),
+        actions,
+        left: Vec::new(),
         left_unnamed: 0,
-        unlisted: unlisted(Side::Local, dataset.unknown(), &dataset.unsendable)
-            .chain(theirs.iter().cloned())
-            .collect(),
-        digest: agreed.merged_digest(),
-        files: count_files(agreed.merged()),
+        unlisted: unlisted(Side::Local, dataset.unknown(), dataset.unsendable()).collect(),
+        digest: merged.digest(),
+        files: merged.files().count() as u64,
         sent_bytes: 0,
         received_bytes: 0,
         wire_bytes: 0,
@@ -486,8 +478,8 @@ fn add(report: &mut SyncReport, exchanged: &Exchanged) {
         report.chunks += provided.chunks;
     }
     if let Some(received) = &exchanged.received {
-        report.received_bytes = received.received_bytes;
-        report.wire_bytes += received.wire_bytes;
+        report.received_bytes = received.totals.received_bytes;
+        report.wire_bytes += received.totals.wire_bytes;
         report.chunks += received.chunks;
     }
 }
@@ -519,10 +511,6 @@ fn without_owners(ours: &Manifest, theirs: &Manifest) -> Option<(Side, LeftOutRe
         (Some(_), Some(_)) | (None, _) | (_, None) => return None,
     };
     Some((side, LeftOutReason::Attributes, ".".to_owned()))
-}
-
-fn count_files(manifest: &Manifest) -> u64 {
-    manifest.files().count() as u64
 }
 
 async fn blocking<T: Send + 'static>(

@@ -2,16 +2,9 @@
 
 use std::collections::VecDeque;
 
-use shiplane_files::internals::CountedMemory;
 use shiplane_wire::{Entry, EntryKind, RelPath, Span, limits};
 
-use super::{
-    super::{
-        budget::{Quota, Reservation},
-        error::ProtocolFault,
-    },
-    spans::FileSpan,
-};
+use super::{super::error::ProtocolFault, spans::FileSpan};
 
 /// Entries by index, from the first unreleased one on.
 #[derive(Debug)]
@@ -125,22 +118,6 @@ impl Entries {
 
     fn get_mut(&mut self, entry: u64) -> Option<&mut Kept> {
         self.kept.get_mut(usize::try_from(entry.checked_sub(self.released)?).ok()?)
-    }
-}
-
-/// What the files with several names count as.
-#[derive(Debug)]
-pub(super) struct NamesMemory(Reservation);
-
-impl NamesMemory {
-    pub(super) fn of(quota: &Quota) -> Self {
-        Self(quota.signatures().reservation())
-    }
-}
-
-impl CountedMemory for NamesMemory {
-    fn resize(&mut self, len_bytes: u64) -> bool {
-        self.0.grow_to(len_bytes)
     }
 }
 

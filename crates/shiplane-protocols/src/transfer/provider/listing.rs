@@ -10,7 +10,7 @@ use shiplane_transport::internals::blocking;
 use shiplane_wire::Entry;
 use tokio::sync::mpsc;
 
-use super::entries::NamesMemory;
+use super::super::budget::Reservation;
 
 /// Some of what there is, or why it cannot be listed.
 pub(super) type ScanBatch = Result<Vec<Scanned>, SourceError>;
@@ -25,7 +25,7 @@ impl Listing {
     pub(super) fn start(
         source: &Arc<Source>,
         links: LinkPolicy,
-        names: NamesMemory,
+        names: Reservation,
         scanned_entries: Arc<AtomicU64>,
     ) -> Self {
         let (outlet, batches) = mpsc::channel(SCAN_BATCHES_AHEAD);
@@ -68,7 +68,7 @@ fn list_parts(parts: impl Iterator<Item = Result<Entry, SourceError>>, outlet: &
 fn list_all(
     source: &Source,
     links: LinkPolicy,
-    names: NamesMemory,
+    names: Reservation,
     count: impl Fn(),
     outlet: &mpsc::Sender<ScanBatch>,
 ) {

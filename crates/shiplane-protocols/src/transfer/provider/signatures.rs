@@ -48,7 +48,7 @@ pub(super) enum SignatureStep {
 impl SignatureJobs {
     /// No requests yet.
     pub(super) fn new(algorithm: DigestAlgorithm, quota: &Quota) -> Self {
-        let (splitters, memory) = (quota.splitters(), quota.signatures());
+        let (splitters, memory) = (Arc::clone(&quota.splitters), quota.signatures.clone());
         Self { algorithm, running: VecDeque::new(), queued: VecDeque::new(), splitters, memory }
     }
 

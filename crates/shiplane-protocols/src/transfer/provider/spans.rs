@@ -1,6 +1,6 @@
 //! Reads a chunk's spans as one source for a lane.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use shiplane_files::internals::{Source, SourceError, SourceFile};
@@ -8,6 +8,8 @@ use shiplane_transport::internals::{BufferPool, ChunkRead, SourceError as LaneEr
 use shiplane_wire::{Entry, Piece, Span};
 
 use super::sending::Reading;
+
+use crate::lock;
 
 /// A span with what is known of its file.
 #[derive(Debug, Clone)]
@@ -57,11 +59,11 @@ pub(super) struct FailedSpan(Arc<Mutex<Option<(u64, SourceError)>>>);
 
 impl FailedSpan {
     pub(super) fn take(&self) -> Option<(u64, SourceError)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 
     fn set(&self, entry: u64, error: SourceError) -> LaneError {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((entry, error));
+        *lock(&self.0) = Some((entry, error));
         LaneError::Changed
     }
 }

@@ -10,13 +10,13 @@ use shiplane_transport::{
     LaneOptions, RecvChunkError, StreamError,
     internals::{ChunkSink, InboundChunk, ProgressFn},
 };
-use shiplane_wire::{Code, Digest, FrameError, Span, Stored, Verified};
+use shiplane_wire::{Digest, Span, Stored, Verified};
 
 use super::super::{
     event::{EventFn, TransferEvent},
     target::{Target, Writer},
 };
-use crate::compress::{DecodeSinkError, DecodingSink};
+use crate::compress::{DecodeSinkError, receive_encoded};
 
 /// A chunk whose stream has opened.
 pub(super) struct Opened {
@@ -88,39 +88,13 @@ pub(super) async fn receive_chunk(
     let counts = is_compressed;
     let sink = LazySink { writer: None, target, index, spans, counts, arrived, events };
     let (digest, complete) = if is_compressed {
-        receive_compressed(chunk, content_bytes, sink, &options).await?
+        // The frame's own digest is of its payload, which is no piece of a file.
+        let frame = options.clone().piece(None).maybe_progress(None);
+        receive_encoded(chunk, content_bytes, sink, options.hasher(), &frame).await?
     } else {
         chunk.receive(content_bytes, sink, &options).await?
     };
     Ok(StoredChunk { digest, content_bytes, wire_bytes, complete })
-}
-
-/// SPEC 4.16: whatever the frame holds, no more than the spans is ever decoded.
-async fn receive_compressed(
-    chunk: InboundChunk,
-    content_bytes: u64,
-    sink: LazySink,
-    options: &LaneOptions,
-) -> Result<(Digest, Vec<u64>), ChunkError> {
-    let (wire_bytes, max_bytes) =
-        (chunk.len_bytes(), DecodingSink::<LazySink>::max_wire_bytes(content_bytes));
-    if wire_bytes > max_bytes {
-        chunk.refuse(Code::TooLarge).await;
-        let refused = FrameError::TooLarge { len_bytes: wire_bytes, max_bytes };
-        return Err(ChunkError::Encoding(Box::new(refused.into())));
-    }
-    match DecodingSink::new(sink, options.hasher(), content_bytes, wire_bytes) {
-        Ok(sink) => {
-            // The frame's own digest is of its payload, which is no piece of a file.
-            let options = options.clone().piece(None).maybe_progress(None);
-            let (stored, _sizes) = chunk.receive(wire_bytes, sink, &options).await?;
-            Ok(stored)
-        }
-        Err(bomb) => {
-            chunk.refuse(Code::TooLarge).await;
-            Err(ChunkError::Encoding(Box::new(bomb)))
-        }
-    }
 }
 
 impl From<RecvChunkError<DestinationError>> for ChunkError {

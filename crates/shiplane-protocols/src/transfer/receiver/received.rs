@@ -21,39 +21,34 @@ pub(crate) struct Received {
     pub(crate) transfer_digest: Digest,
     /// Chunks asked for, void ones included.
     pub(crate) chunks: u64,
-    /// Payload bytes of the chunks that were stored.
-    pub(crate) received_bytes: u64,
-    /// The same as it travelled.
-    pub(crate) wire_bytes: u64,
-    /// The manifest's files and directories, and the sum of sizes.
+    /// The manifest's files and directories.
     pub(crate) entries: u64,
-    pub(crate) total_bytes: u64,
+    pub(crate) totals: Totals,
     /// What has become of them here.
     pub(crate) summary: Summary,
-    /// Entries that could not be sent.
-    pub(crate) failed_entries: u64,
-    /// Paths that this side leaves out, and those that the provider leaves out, with the failed ones.
-    pub(crate) left_out_here: u64,
-    pub(crate) left_out_there: u64,
-    /// Digest of the one chunk, when there was exactly one.
-    pub(crate) only_chunk: Option<Digest>,
     /// Whether the provider agrees that it is what it has sent.
     pub(crate) confirmed: Result<(), TransferError>,
 }
 
 /// What has been counted so far.
 #[derive(Debug, Default)]
-pub(super) struct Totals {
-    pub(super) entry_bytes: u64,
+pub(crate) struct Totals {
+    /// The sum of the entries' sizes.
+    pub(crate) entry_bytes: u64,
     pub(super) missing_bytes: u64,
     pub(super) identical_bytes: u64,
     pub(super) resumed_bytes: u64,
-    pub(super) received_bytes: u64,
-    pub(super) wire_bytes: u64,
-    pub(super) failed: u64,
-    pub(super) left_out_here: u64,
-    pub(super) left_out_there: u64,
-    pub(super) only_chunk: Option<Digest>,
+    /// Payload bytes of the chunks that were stored.
+    pub(crate) received_bytes: u64,
+    /// The same as it travelled.
+    pub(crate) wire_bytes: u64,
+    /// Entries that could not be sent.
+    pub(crate) failed: u64,
+    /// Paths that this side leaves out, and those that the provider leaves out, with the failed ones.
+    pub(crate) left_out_here: u64,
+    pub(crate) left_out_there: u64,
+    /// Digest of the one chunk, when there was exactly one.
+    pub(crate) only_chunk: Option<Digest>,
 }
 
 impl Totals {
@@ -153,20 +148,9 @@ impl Receiver {
             }
             None => confirmation(&mut provider, self.timeout).await,
         };
-        Received {
-            transfer_digest,
-            chunks,
-            received_bytes: self.totals.received_bytes,
-            wire_bytes: self.totals.wire_bytes,
-            entries: self.ledger.entries(),
-            total_bytes: self.totals.entry_bytes,
-            summary,
-            failed_entries: self.totals.failed,
-            left_out_here: self.totals.left_out_here,
-            left_out_there: self.totals.left_out_there,
-            only_chunk: self.totals.only_chunk.filter(|_| chunks == 1),
-            confirmed,
-        }
+        let only_chunk = self.totals.only_chunk.filter(|_| chunks == 1);
+        let (entries, totals) = (self.ledger.entries(), Totals { only_chunk, ..self.totals });
+        Received { transfer_digest, chunks, entries, totals, summary, confirmed }
     }
 }
 

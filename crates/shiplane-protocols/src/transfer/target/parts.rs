@@ -2,10 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use shiplane_files::internals::{ChunkWriter, Destination, DestinationError, Plan};
+
+use crate::lock;
 use shiplane_wire::{Entry, Span, Stored, Verified};
 
 /// Puts the parts together. A handle: clones share it.
@@ -16,8 +18,7 @@ pub(super) struct PartedTarget {
 }
 
 /// The parts that are wanted and not complete, by entry. The ledger bounds how many.
-#[derive(Debug, Default)]
-struct OpenParts(Mutex<BTreeMap<u64, OpenPart>>);
+type OpenParts = Mutex<BTreeMap<u64, OpenPart>>;
 
 #[derive(Debug)]
 struct OpenPart {
@@ -33,12 +34,6 @@ pub(in crate::transfer) struct PartWriter {
     open: Arc<OpenParts>,
 }
 
-impl OpenParts {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, OpenPart>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl PartedTarget {
     pub(super) fn new(destination: Destination) -> Self {
         Self { destination, open: Arc::default() }
@@ -49,7 +44,7 @@ impl PartedTarget {
         let missing_bytes = plan.missing_bytes();
         if missing_bytes > 0 {
             let (_, offset_bytes) = part.version.part();
-            self.open.lock().insert(index, OpenPart { offset_bytes, missing_bytes });
+            lock(&self.open).insert(index, OpenPart { offset_bytes, missing_bytes });
         }
         Ok(plan)
     }
@@ -57,7 +52,7 @@ impl PartedTarget {
     /// A writer of these spans, by their places in the file.
     pub(super) fn writer(&self, chunk: u64, spans: &[Span]) -> Result<PartWriter, DestinationError> {
         let placed = {
-            let open = self.open.lock();
+            let open = lock(&self.open);
             let place = |span: &Span| {
                 let part = open.get(&span.entry).ok_or(DestinationError::NotWanted { entry: span.entry })?;
                 Ok(Span { entry: 0, offset_bytes: part.offset_bytes + span.offset_bytes, ..*span })
@@ -77,7 +72,7 @@ impl PartWriter {
     /// Gives the parts that are complete now.
     pub(super) fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
         let (stored, _) = self.writer.commit(verified)?;
-        let (mut open, mut complete) = (self.open.lock(), Vec::new());
+        let (mut open, mut complete) = (lock(&self.open), Vec::new());
         for span in &self.spans {
             let Some(part) = open.get_mut(&span.entry) else { continue };
             part.missing_bytes = part.missing_bytes.saturating_sub(span.len_bytes);

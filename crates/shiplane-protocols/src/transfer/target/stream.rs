@@ -4,10 +4,12 @@ use std::{
     collections::BTreeMap,
     fmt,
     io::{self, Write},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
 };
 
 use shiplane_files::internals::{DestinationError, Operation, Plan, Summary};
+
+use crate::lock;
 use shiplane_wire::{Durability, Entry, EntryKind, Span, Stored, Verified, Version, limits};
 
 /// Writes the bytes of a single file to a writer, in one transfer or several after each other: each goes on where the one
@@ -48,13 +50,13 @@ impl OutputStream {
 
     /// Another transfer begins.
     pub(super) fn begin(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         state.is_planned = false;
         state.early.clear();
     }
 
     pub(super) fn plan(&self, entry: &Entry) -> Result<Plan, DestinationError> {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         if entry.kind != EntryKind::File || state.is_planned {
             return Err(DestinationError::NotRequested { path: entry.path.to_string() });
         }
@@ -79,20 +81,16 @@ impl OutputStream {
     }
 
     pub(super) fn discard(&self) {
-        self.lock().is_discarded = true;
+        lock(&self.0.state).is_discarded = true;
     }
 
     pub(super) fn finish(self) -> Result<Summary, DestinationError> {
-        let mut state = self.lock();
+        let mut state = lock(&self.0.state);
         if state.written_bytes != self.file_len_bytes().unwrap_or_default() && !state.is_discarded {
             return Err(DestinationError::Unfinished { files: 1 });
         }
         state.writer.flush().map_err(failed)?;
         Ok(Summary { published_files: 1, published_bytes: state.written_bytes, ..Summary::default() })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,7 +116,7 @@ impl StreamWriter {
 
     /// Writes what is in order now.
     pub(super) fn commit(self, verified: Verified) -> Result<(Stored, Vec<u64>), DestinationError> {
-        let State { writer, written_bytes, early, .. } = &mut *self.stream.lock();
+        let State { writer, written_bytes, early, .. } = &mut *lock(&self.stream.0.state);
         if self.offset_bytes >= *written_bytes {
             early.insert(self.offset_bytes, self.data);
         }

@@ -100,7 +100,10 @@ async fn told_of(lie: Vec<ProviderRecord>) -> Result<FilesReport, FetchError> {
     let dir = TempDir::new().unwrap();
     let old = noise(1, OLD_LEN_BYTES);
     fs::write(dir.path().join("it"), &old).unwrap();
-    let fetch = Fetch::open(&rpc, b"it").await.unwrap();
+    let fetch =
+        Fetch::open(&rpc, shiplane_protocols::internals::FetchRequest::of(b"it"), &Default::default())
+            .await
+            .unwrap();
     let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
     let receive = ReceiveOptions {
         existing: shiplane_files::internals::Existing::Replace,

@@ -47,7 +47,7 @@ async fn a_provider_that_sends_what_the_receiver_excludes_breaks_the_protocol() 
         let filters = Filters::new(rules).unwrap().into();
         let request = FetchRequest { path: b"it".to_vec(), filters, ..FetchRequest::default() };
         let options = small_chunks();
-        let fetch = Fetch::open_with(&liar.rpc, request, &options).await.unwrap();
+        let fetch = Fetch::open(&liar.rpc, request, &options).await.unwrap();
         let dir = TempDir::new().unwrap();
         let target = Destination::open(dir.path(), fetch.shape(), fetch.job(), receive_options()).unwrap();
         let fetched =
@@ -69,7 +69,7 @@ async fn an_honest_provider_does_not_send_what_is_excluded() {
     });
     let client = world.admitted().await;
     let request = FetchRequest { filters: excluding("*.o"), ..FetchRequest::of(b"") };
-    let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
+    let fetch = Fetch::open(&client, request, &world.options).await.unwrap();
     let target = world.destination(&fetch).unwrap();
     fetch.receive(target, &world.options, Arc::new(|_| ())).await.unwrap();
     let found: Vec<_> = tree(&world.dest()).into_keys().collect();

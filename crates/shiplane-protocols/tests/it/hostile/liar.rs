@@ -162,7 +162,7 @@ pub(super) async fn fetch_with(
     options: &TransferOptions,
 ) -> Result<FilesReport, FetchError> {
     let request = FetchRequest { path: b"it".to_vec(), is_new_here, ..FetchRequest::default() };
-    let fetch = Fetch::open_with(rpc, request, options).await?;
+    let fetch = Fetch::open(rpc, request, options).await?;
     let target = Destination::open(dest, fetch.shape(), fetch.job(), receive_options());
     fetch.receive(target.map_err(TransferError::from)?, options, Arc::new(|_| ())).await
 }

@@ -218,7 +218,7 @@ fn offers_with_holes_cost_a_fetch_into_a_stream_little() {
         .await;
         let request = FetchRequest { path: b"x".to_vec(), is_new_here: true, ..FetchRequest::default() };
         let options = TransferOptions { lanes: 4, chunk_len_bytes: 1 << 20, ..TransferOptions::default() };
-        let fetch = Fetch::open_with(&liar.rpc, request, &options).await.unwrap();
+        let fetch = Fetch::open(&liar.rpc, request, &options).await.unwrap();
         let written = Arc::new(AtomicU64::new(0));
         let target = Target::stream(&OutputStream::new(Written(Arc::clone(&written))));
         let result = fetch.receive(target, &options, Arc::new(|_| ())).await;

@@ -510,7 +510,12 @@ async fn after_a_reported_failure_no_task_works_any_more() {
         }),
     )
     .await;
-    let (fetch, dir) = (Fetch::open(&liar.rpc, b"it").await.unwrap(), TempDir::new().unwrap());
+    let (fetch, dir) = (
+        Fetch::open(&liar.rpc, shiplane_protocols::internals::FetchRequest::of(b"it"), &Default::default())
+            .await
+            .unwrap(),
+        TempDir::new().unwrap(),
+    );
     let target = Destination::open(dir.path(), fetch.shape(), fetch.job(), receive_options()).unwrap();
     let target = target.with_policy(Arc::new(held));
     let failed = fetch.receive(target, &small_chunks(), Arc::new(|_| ())).await;
@@ -542,7 +547,10 @@ async fn a_disk_that_fails_is_the_cause_though_the_provider_hangs_up_before_that
         }),
     )
     .await;
-    let fetch = Fetch::open(&liar.rpc, b"it").await.unwrap();
+    let fetch =
+        Fetch::open(&liar.rpc, shiplane_protocols::internals::FetchRequest::of(b"it"), &Default::default())
+            .await
+            .unwrap();
     let connection = Arc::clone(liar.rpc.connection());
     tokio::spawn(async move {
         connection.closed().await;

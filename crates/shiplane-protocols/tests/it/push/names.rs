@@ -143,10 +143,13 @@ async fn no_link_is_followed_on_the_way_or_at_its_end() {
     fs::create_dir(world.source().join("inner")).unwrap();
 
     for path in ["link", "link/sub", "within", "name"] {
-        let error = Push::open(&client, file("x", b"x"), &request(path)).await.unwrap_err();
+        let error =
+            Push::open(&client, file("x", b"x"), &request(path), &Default::default()).await.unwrap_err();
         assert_eq!(code(error), FaultCode::PathRefused, "{path}");
     }
-    let error = Push::open(&client, source(&world.dest()), &named("", "link")).await.unwrap_err();
+    let error = Push::open(&client, source(&world.dest()), &named("", "link"), &Default::default())
+        .await
+        .unwrap_err();
     assert_eq!(code(error), FaultCode::PathRefused);
 
     let events = Events::default();
@@ -184,7 +187,9 @@ async fn a_grant_ends_at_its_directory() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("inbox")).await;
     for path in [".ssh", "", "inbox2"] {
-        let error = Push::open(&client, file("authorized_keys", b"x"), &request(path)).await.unwrap_err();
+        let error = Push::open(&client, file("authorized_keys", b"x"), &request(path), &Default::default())
+            .await
+            .unwrap_err();
         assert_eq!(code(error), FaultCode::Unauthorised, "{path}");
     }
     assert_eq!(tree(&world.source()).len(), 0);
@@ -197,7 +202,8 @@ async fn a_grant_ends_at_its_directory() {
 async fn what_lies_above_the_grant_is_not_made() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("a/inbox")).await;
-    let error = Push::open(&client, file("x", b"x"), &request("a/inbox")).await.unwrap_err();
+    let error =
+        Push::open(&client, file("x", b"x"), &request("a/inbox"), &Default::default()).await.unwrap_err();
     assert_eq!(code(error), FaultCode::NotFound);
     assert_eq!(tree(&world.source()).len(), 0);
     fs::create_dir(world.source().join("a")).unwrap();
@@ -210,7 +216,8 @@ async fn a_file_is_not_taken_for_a_directory() {
     let client = world.admitted_by(world.ticket_to_write("")).await;
     fs::write(world.source().join("d"), b"a file").unwrap();
     for path in ["d", "d/e"] {
-        let error = Push::open(&client, file("x", b"x"), &request(path)).await.unwrap_err();
+        let error =
+            Push::open(&client, file("x", b"x"), &request(path), &Default::default()).await.unwrap_err();
         assert_eq!(code(error), FaultCode::Exists);
     }
     assert_eq!(fs::read(world.source().join("d")).unwrap(), b"a file");

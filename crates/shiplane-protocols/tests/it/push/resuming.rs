@@ -88,7 +88,8 @@ async fn a_source_that_is_not_there_any_more_is_left_out_and_the_rest_arrives() 
     fs::write(world.source().join("t/other"), b"other").unwrap();
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let goes = world.dest().join("goes");
-    let opened = Push::open(&client, source(&world.dest()), &named("", "t")).await.unwrap();
+    let opened =
+        Push::open(&client, source(&world.dest()), &named("", "t"), &Default::default()).await.unwrap();
     let events = Arc::new(move |event| {
         // The list is complete, and not a byte has been asked for yet.
         if matches!(event, TransferEvent::ScanComplete { .. }) {
@@ -140,7 +141,7 @@ fn fall_silent(
         runtime.block_on(async {
             let rpc = client.connect().await.unwrap();
             shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
-            let push = Push::open(&rpc, source, &named("", "tree")).await.unwrap();
+            let push = Push::open(&rpc, source, &named("", "tree"), &Default::default()).await.unwrap();
             push.send(&options, events).await.is_ok()
         })
     });
@@ -163,7 +164,7 @@ async fn a_push_whose_pusher_fell_silent_is_taken_over_by_the_same_again() {
     let rpc = second.connect().await.unwrap();
     shiplane_protocols::internals::redeem(&rpc, &ticket).await.unwrap();
     let other_source = PushRequest { source_name: b"other".to_vec(), ..named("", "tree") };
-    let busy = Push::open(&rpc, source(&world.dest()), &other_source).await.unwrap_err();
+    let busy = Push::open(&rpc, source(&world.dest()), &other_source, &Default::default()).await.unwrap_err();
     assert!(busy.is_busy(), "only the same takes over: {busy}");
     let report = push(&world, &rpc, source(&world.dest()), &named("", "tree")).await.unwrap();
     assert_eq!(tree(&world.source().join("tree")), tree(&world.dest()));

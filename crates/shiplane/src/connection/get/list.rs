@@ -29,7 +29,7 @@ pub(super) async fn list(
     let options = settings.options();
     let filters = settings.filters().await?;
     let request = FetchRequest { path, filters, ..FetchRequest::default() };
-    let opened = Fetch::open_with(connection.rpc(), request, &options).await;
+    let opened = Fetch::open(connection.rpc(), request, &options).await;
     let fetch = opened.map_err(|error| connection.explained(Cause::from(error).into()))?;
     let (listed, links) = (Arc::clone(tracker), options.links);
     let target = Target::listing(Arc::new(move |entry| {

@@ -115,7 +115,7 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
     // A guess that is wrong as soon as an attempt has left something.
     let Scenario { seed, attributes, .. } = world.scenario;
     let request = FetchRequest { is_new_here: seed.is_multiple_of(2), attributes, ..FetchRequest::of(b"") };
-    let fetch = Fetch::open_with(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
+    let fetch = Fetch::open(client, request, &options).await.map_err(|error| Stopped::by(&error))?;
     let receive = ReceiveOptions {
         existing: existing(world),
         durability: Durability::Durable,
@@ -156,8 +156,7 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         attributes: world.scenario.attributes,
         source_name: b"the files of the client".to_vec(),
     };
-    let push =
-        Push::open_with(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
+    let push = Push::open(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
     let told = Arc::<Mutex<Vec<String>>>::default();
     let pushed = push.send(&options, noting(events, &told)).await;
     let pushed = pushed.map_err(|error| Stopped::by(&error))?;

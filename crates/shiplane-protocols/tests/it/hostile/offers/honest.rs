@@ -34,7 +34,7 @@ async fn fetch_new(
     events: EventFn,
 ) -> Result<FilesReport, FetchError> {
     let request = FetchRequest { path: path.into(), is_new_here: true, ..FetchRequest::default() };
-    let fetch = Fetch::open_with(client, request, &world.options).await?;
+    let fetch = Fetch::open(client, request, &world.options).await?;
     let target = world.destination(&fetch).map_err(TransferError::from)?;
     fetch.receive(target, &world.options, events).await
 }
@@ -131,7 +131,7 @@ async fn what_is_pushed_for_the_first_time_arrives_equal() {
             let client = world.admitted_by(world.ticket_to_write("")).await;
             let source = SourceRoot::open(&world.dest()).unwrap().resolve(b"").unwrap();
             let request = PushRequest { name: Some(b"new".to_vec()), ..push::request("") };
-            let push = Push::open_with(&client, source, &request, &world.options).await.unwrap();
+            let push = Push::open(&client, source, &request, &world.options).await.unwrap();
             let report = push.send(&world.options, silent()).await;
             let report = report.unwrap_or_else(|error| panic!("{shown}: {error}"));
             assert!(tree(&world.source().join("new")) == tree(&world.dest()), "{shown}");
@@ -160,7 +160,7 @@ async fn a_single_file_arrives_equal_on_disk_and_in_a_stream() {
         fetch_new(&world, &client, "x", silent()).await.unwrap();
         assert!(fs::read(world.dest().join("x")).unwrap() == content, "{len}");
         let request = FetchRequest { path: b"x".to_vec(), is_new_here: true, ..FetchRequest::default() };
-        let fetch = Fetch::open_with(&client, request, &world.options).await.unwrap();
+        let fetch = Fetch::open(&client, request, &world.options).await.unwrap();
         let out = Shared::default();
         fetch
             .receive(Target::stream(&OutputStream::new(out.clone())), &world.options, silent())

@@ -3,16 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shiplane_wire::{Digest, Entry, Version};
-
-use crate::lock;
 
 /// The content of such files as it was when they were listed: the last ones, since their content may differ when they
 /// are sent. A handle: clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct MadeUpFiles(Arc<Mutex<Contents>>);
+pub struct MadeUpFiles(Arc<Mutex<Contents>>);
 
 #[derive(Debug, Default)]
 struct Contents {
@@ -22,11 +20,11 @@ struct Contents {
 
 impl MadeUpFiles {
     /// Reads such a file to its end and gives its entry the size and the version of what was there.
-    pub(super) fn list(&self, file: File, entry: &mut Entry) -> io::Result<()> {
+    pub fn list(&self, file: File, entry: &mut Entry) -> io::Result<()> {
         let content = read(file)?;
         entry.size_bytes = content.len() as u64;
         entry.version = version_of(&content);
-        let mut held = lock(&self.0);
+        let mut held = self.lock();
         if held.files.iter().any(|(version, _)| *version == entry.version) {
             return Ok(());
         }
@@ -41,15 +39,20 @@ impl MadeUpFiles {
     }
 
     /// What was read when the entry was listed, if it is still held.
-    pub(super) fn find(&self, entry: &Entry) -> Option<Arc<[u8]>> {
-        let held = lock(&self.0);
+    pub fn find(&self, entry: &Entry) -> Option<Arc<[u8]>> {
+        let held = self.lock();
         let (_, content) = held.files.iter().find(|(version, _)| *version == entry.version)?;
         Some(Arc::clone(content))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        // Of a file that is missing here, only the comparison fails.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads such a file again; `None` if it is not any more what was listed.
-pub(super) fn read_again(file: File, entry: &Entry) -> io::Result<Option<Arc<[u8]>>> {
+pub fn read_again(file: File, entry: &Entry) -> io::Result<Option<Arc<[u8]>>> {
     let content = read(file)?;
     Ok((version_of(&content) == entry.version).then_some(content))
 }

@@ -7,6 +7,7 @@ mod cycles;
 mod docs;
 mod layers;
 mod model;
+mod sizes;
 mod source;
 mod spec;
 mod surface;
@@ -41,6 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     violations.extend(cycles::check(root, libraries())?);
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
+    violations.extend(sizes::check(&files));
     violations.extend(surface::check(root, args.bless)?);
     for violation in &violations {
         eprintln!("{violation}");

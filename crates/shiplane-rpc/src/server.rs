@@ -11,11 +11,8 @@ use std::{
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use serde::{Serialize, de::DeserializeOwned};
-use shiplane_transport::PeerConnection;
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::Semaphore,
-};
+use shiplane_transport::{PeerConnection, internals::MemoryPool};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -51,8 +48,7 @@ pub struct Router {
     guards: Vec<Guard>,
     max_in_flight: usize,
     /// What all peers' requests that exceed their own allowance may have in memory.
-    body_bytes: Arc<Semaphore>,
-    max_body_bytes: usize,
+    body_bytes: MemoryPool,
     observer: Option<Observer>,
 }
 
@@ -65,8 +61,7 @@ impl Router {
             wrapping_methods: HashMap::new(),
             guards: Vec::new(),
             max_in_flight: MAX_IN_FLIGHT,
-            body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES)),
-            max_body_bytes: MAX_BODY_BYTES,
+            body_bytes: MemoryPool::new(MAX_BODY_BYTES),
             observer: None,
         }
     }
@@ -152,8 +147,7 @@ impl Router {
     #[doc(hidden)]
     #[must_use]
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.max_body_bytes = bytes.min(Semaphore::MAX_PERMITS);
-        self.body_bytes = Arc::new(Semaphore::new(self.max_body_bytes));
+        self.body_bytes = MemoryPool::new(bytes as u64);
         self
     }
 
@@ -161,8 +155,7 @@ impl Router {
     #[doc(hidden)]
     #[must_use]
     pub fn bodies_in_memory(&self) -> (u64, u64) {
-        let left_bytes = self.body_bytes.available_permits();
-        (self.max_body_bytes.saturating_sub(left_bytes) as u64, self.max_body_bytes as u64)
+        (self.body_bytes.used_bytes(), self.body_bytes.total_bytes())
     }
 
     fn observe_end(&self, method: &str, outcome: Result<(), Option<FaultCode>>, took: Duration) {
@@ -279,7 +272,7 @@ fn unsendable(error: &EncodeError) -> Fault {
 }
 
 /// 32 MiB of requests of all peers: four peers that use all they may, and a third of what a server may need.
-const MAX_BODY_BYTES: usize = 32 << 20;
+const MAX_BODY_BYTES: u64 = 32 << 20;
 
 /// 64 bytes: longer than any honest name; a hostile one may have a whole frame.
 const MAX_SHOWN_METHOD_LEN_BYTES: usize = 64;

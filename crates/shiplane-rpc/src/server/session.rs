@@ -10,13 +10,10 @@ use bytes::Bytes;
 use futures::future::{Either, FutureExt, select};
 use shiplane_transport::{
     PeerConnection, StreamError,
-    internals::{BiStream, CallKind, InboundCall, RecvHalf, SendHalf, until},
+    internals::{BiStream, CallKind, InboundCall, MemoryPool, PooledMemory, RecvHalf, SendHalf, until},
 };
 use shiplane_wire::Code;
-use tokio::{
-    sync::{AcquireError, OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{Router, unsendable};
@@ -36,9 +33,9 @@ pub(super) struct Session {
     client: RpcClient,
     inbound: Mutex<Inbound>,
     /// What this peer may have in memory.
-    body_bytes: Arc<Semaphore>,
+    body_bytes: MemoryPool,
     /// What of it is not counted among all peers.
-    own_body_bytes: Arc<Semaphore>,
+    own_body_bytes: MemoryPool,
     ended: CancellationToken,
 }
 
@@ -47,8 +44,8 @@ impl Session {
         Self {
             client: RpcClient::nested(Arc::clone(&connection)),
             inbound: Mutex::new(Inbound::new(router.max_in_flight)),
-            body_bytes: Arc::new(Semaphore::new(MAX_BODY_BYTES_IN_FLIGHT)),
-            own_body_bytes: Arc::new(Semaphore::new(OWN_BODY_BYTES)),
+            body_bytes: MemoryPool::new(MAX_BODY_BYTES_IN_FLIGHT),
+            own_body_bytes: MemoryPool::new(OWN_BODY_BYTES),
             ended: CancellationToken::new(),
             router,
             connection,
@@ -90,20 +87,19 @@ impl Session {
     async fn take(&self, recv: &mut RecvHalf, body_len_bytes: u32, arrived: Instant) -> Result<Taken, Code> {
         let deadline = || arrived + self.connection.config().timeouts().header;
         let room = until(deadline, self.reserve(body_len_bytes)).await.ok_or(Code::Busy)?;
-        let room = room.map_err(|_| Code::ShuttingDown)?;
         let envelope = until(deadline, read_envelope(recv, body_len_bytes)).await.ok_or(Code::Timeout)??;
         let request = Request::decode(&envelope).map_err(|_| Code::Protocol)?;
         Ok(Taken { request, _room: room })
     }
 
     /// Waits for what a request takes of the peer's memory and, unless it is short, of that for all peers.
-    async fn reserve(&self, len_bytes: u32) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
-        let peer = Arc::clone(&self.body_bytes).acquire_many_owned(len_bytes).await?;
-        let all = match Arc::clone(&self.own_body_bytes).try_acquire_many_owned(len_bytes) {
-            Ok(own) => own,
-            Err(_) => Arc::clone(&self.router.body_bytes).acquire_many_owned(len_bytes).await?,
+    async fn reserve(&self, len_bytes: u32) -> [PooledMemory; 2] {
+        let peer = self.body_bytes.held(len_bytes.into()).await;
+        let all = match self.own_body_bytes.hold(len_bytes.into()) {
+            Some(own) => own,
+            None => self.router.body_bytes.held(len_bytes.into()).await,
         };
-        Ok([peer, all])
+        [peer, all]
     }
 
     /// The handler's outcome, or the code for a caller that waits no more or must not be answered.
@@ -204,7 +200,7 @@ impl Session {
 struct Taken {
     request: Request,
     /// The body's part of what may be in memory here.
-    _room: [OwnedSemaphorePermit; 2],
+    _room: [PooledMemory; 2],
 }
 
 /// A place in the table, given back however the call ends.
@@ -313,10 +309,10 @@ fn panicked() -> Fault {
 
 /// 8 MiB of requests that one peer has in memory here, eight of the largest. More wait for room, and
 /// then give up as busy: 320 streams of 1 MiB each would be five times a process's budget.
-const MAX_BODY_BYTES_IN_FLIGHT: usize = 8 << 20;
+const MAX_BODY_BYTES_IN_FLIGHT: u64 = 8 << 20;
 
 /// 16 KiB: dozens of ordinary calls, and 16 MiB for as many connections as a server takes.
-const OWN_BODY_BYTES: usize = 16 << 10;
+const OWN_BODY_BYTES: u64 = 16 << 10;
 
 /// 10 s without the caller taking the answer it waits for: as long as a header may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,13 +1,13 @@
 //! The `--json` output: one object per line. Scripts rely on the names; fields are only added.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde::Serialize;
 use shiplane::{Action, Report, Side};
 
 use crate::args::Digest;
 use crate::doctor::Explained;
-use crate::progress::seconds;
 
 /// One line. Paths and texts are escaped, so they are valid text even if a file name is not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -471,6 +471,11 @@ const MIN_LIMIT_PERCENT: f64 = 5.0;
 
 /// As many as a line holds.
 const MAX_LIMITS: usize = 3;
+
+/// Seconds for an event, to the millisecond.
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_millis() as f64 / 1000.0
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::doctor::Prediction;
-use crate::events::{Event, Phase, side_name};
+use crate::events::{Event, Phase, seconds, side_name};
 use crate::failure::Failure;
 use crate::logging::print_line;
-use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL, seconds};
+use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL};
 
 /// One run of a command.
 pub(crate) struct Job {

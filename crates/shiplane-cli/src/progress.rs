@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::checksums;
-use crate::events::{Event, Phase};
+use crate::events::{Event, Phase, seconds};
 use crate::logging::{is_capable, print_line, set_bar};
 
 /// How output is presented.
@@ -283,11 +283,6 @@ impl<W> Drop for Reporter<W> {
             set_bar(None);
         }
     }
-}
-
-/// Seconds for an event, to the millisecond.
-pub(crate) fn seconds(duration: Duration) -> f64 {
-    duration.as_millis() as f64 / 1000.0
 }
 
 /// Nothing is drawn before there is something to show: ssh may still ask for a password.

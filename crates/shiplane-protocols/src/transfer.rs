@@ -43,8 +43,8 @@ pub use budget::{
 };
 pub(crate) use budget::{PeerAccounts, Reservation};
 pub use error::{ProtocolFault, TransferError};
-pub use event::{Awaited, EventFn, TransferEvent};
-pub use limit::Limit;
+pub use event::{EventFn, TransferEvent};
+pub use limit::{Awaited, Limit};
 pub use target::{ListFn, OutputStream, Target};
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};

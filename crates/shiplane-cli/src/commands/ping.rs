@@ -8,9 +8,9 @@ use shiplane::{Client, Connection};
 use tokio_util::sync::CancellationToken;
 
 use super::transfer;
-use crate::events::Event;
+use crate::events::{Event, seconds};
 use crate::failure::Failure;
-use crate::progress::{OutputMode, count, seconds};
+use crate::progress::{OutputMode, count};
 use crate::settings::PingSettings;
 
 pub(super) fn run(settings: PingSettings) -> Result<(), Failure> {

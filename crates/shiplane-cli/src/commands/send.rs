@@ -12,11 +12,11 @@ use shiplane::{Action, Client, Error, ErrorKind, Server, Stats, escape};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::SessionBoard;
-use crate::events::Event;
+use crate::events::{Event, seconds};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::{is_capable, print_line};
-use crate::progress::{OutputMode, TICK_INTERVAL, count, seconds};
+use crate::progress::{OutputMode, TICK_INTERVAL, count};
 use crate::settings::SendSettings;
 use crate::{qr, runtime, signals};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shiplane_wire::LeftOutReason;
 
-use super::limit::Limit;
+use super::limit::{Awaited, Limit};
 
 /// Called from any thread of the transfer, so it must be quick.
 pub type EventFn = Arc<dyn Fn(TransferEvent) + Send + Sync>;
@@ -67,19 +67,4 @@ pub enum TransferEvent {
     LimitedBy(Limit),
     /// All bytes have come; the rest is the disk's.
     Finishing,
-}
-
-/// What a side of a transfer waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Awaited {
-    /// The provider's list of files.
-    List,
-    /// What the provider's input brings, such as a pipe.
-    Input,
-    /// This side's own disk: the provider lists or reads files, the receiver looks at what it has.
-    OwnDisk,
-    /// The same of the other side.
-    PeersDisk,
-    /// Chunks on their way.
-    Chunks,
 }

@@ -6,7 +6,20 @@ use shiplane_transport::internals::{StepClock, ThreadClock, Traffic, TrafficCoun
 use shiplane_wire::Load;
 use tokio::time::Instant;
 
-use super::event::Awaited;
+/// What a side of a transfer waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// The provider's list of files.
+    List,
+    /// What the provider's input brings, such as a pipe.
+    Input,
+    /// This side's own disk: the provider lists or reads files, the receiver looks at what it has.
+    OwnDisk,
+    /// The same of the other side.
+    PeersDisk,
+    /// Chunks on their way.
+    Chunks,
+}
 
 /// What kept a transfer from being faster in the last second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

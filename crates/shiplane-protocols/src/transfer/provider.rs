@@ -45,8 +45,8 @@ use super::{
     SHOWN_INTERVAL, TransferOptions, alive_interval,
     budget::Quota,
     error::{ProtocolFault, TransferError},
-    event::{Awaited, EventFn, TransferEvent},
-    limit::{LoadMeter, Role},
+    event::{EventFn, TransferEvent},
+    limit::{Awaited, LoadMeter, Role},
     progress::{ENTRY_BYTES, ProgressWatch, Turn},
     records::{RecordSender, RecordStream},
 };

@@ -84,3 +84,14 @@ pub(super) fn put_record(out: &mut BytesMut, tag: u8, write: impl FnOnce(&mut By
     let len_bytes = (out.len() - body_at) as u32;
     out[len_at..body_at].copy_from_slice(&len_bytes.to_le_bytes());
 }
+
+/// Paths have at most 32 KiB, escaped ones at most 16 KiB, attributes at most 60 KiB.
+pub(super) fn put_text(out: &mut BytesMut, text: &[u8]) {
+    out.put_u16_le(text.len() as u16);
+    out.put_slice(text);
+}
+
+pub(super) fn read_text<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], RecordError> {
+    let len_bytes = fields.u16()?;
+    fields.bytes(usize::from(len_bytes))
+}

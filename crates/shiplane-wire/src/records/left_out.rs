@@ -2,8 +2,11 @@
 
 use core::fmt;
 
+use bytes::{BufMut, BytesMut};
+
 use super::RecordError;
-use super::fields::Fields;
+use super::fields::{Fields, put_text, read_text};
+use crate::EscapedPath;
 
 /// Why a path is left out, whichever side says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -90,6 +93,17 @@ impl fmt::Display for LeftOutReason {
             Self::Attributes => "without its owner, access list or an attribute",
         })
     }
+}
+
+pub(super) fn put_left_out(reason: LeftOutReason, path: &EscapedPath, out: &mut BytesMut) {
+    out.put_u8(reason as u8);
+    put_text(out, path.as_str().as_bytes());
+}
+
+pub(super) fn read_left_out(fields: &mut Fields<'_>) -> Result<(LeftOutReason, EscapedPath), RecordError> {
+    let reason = LeftOutReason::read(fields)?;
+    let path = EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
+    Ok((reason, path))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use bytes::{BufMut, BytesMut};
 use core::fmt;
 
-use super::fields::{Fields, put_record};
+use super::fields::{Fields, put_record, put_text, read_text};
+use super::left_out::{put_left_out, read_left_out};
 use super::receiver::{check_spans, put_spans, read_spans};
 use super::{BlockSignatures, LeftOutReason, Load, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, FIRST_ENTRY_BYTES, MAX_FRAME_LEN_BYTES};
@@ -399,28 +400,6 @@ fn read_holes(fields: &mut Fields<'_>, size_bytes: u64) -> Result<Holes, RecordE
 
 fn read_attributes(fields: &mut Fields<'_>) -> Result<Attributes, RecordError> {
     Attributes::parse(read_text(fields)?).map_err(|_| RecordError::WrongAttributes)
-}
-
-/// Paths have at most 32 KiB, escaped ones at most 16 KiB, attributes at most 60 KiB.
-fn put_text(out: &mut BytesMut, text: &[u8]) {
-    out.put_u16_le(text.len() as u16);
-    out.put_slice(text);
-}
-
-fn read_text<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], RecordError> {
-    let len_bytes = fields.u16()?;
-    fields.bytes(usize::from(len_bytes))
-}
-
-pub(super) fn put_left_out(reason: LeftOutReason, path: &EscapedPath, out: &mut BytesMut) {
-    out.put_u8(reason as u8);
-    put_text(out, path.as_str().as_bytes());
-}
-
-pub(super) fn read_left_out(fields: &mut Fields<'_>) -> Result<(LeftOutReason, EscapedPath), RecordError> {
-    let reason = LeftOutReason::read(fields)?;
-    let path = EscapedPath::from_wire(read_text(fields)?).ok_or(RecordError::NotEscaped)?;
-    Ok((reason, path))
 }
 
 const ENTRY: u8 = 1;

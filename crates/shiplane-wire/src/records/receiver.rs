@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
-use super::provider::{put_left_out, read_left_out};
+use super::left_out::{put_left_out, read_left_out};
 use super::{LeftOutReason, Load, RecordError, sealed};
 use crate::limits::{
     MAX_BLOCK_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,

@@ -6,10 +6,7 @@ use shiplane_files::internals::SourceError;
 use shiplane_wire::{EscapedPath, LeftOutReason, ProviderRecord};
 
 use super::{
-    super::{
-        error::TransferError,
-        event::{Awaited, TransferEvent},
-    },
+    super::{error::TransferError, event::TransferEvent, limit::Awaited},
     Provider,
 };
 

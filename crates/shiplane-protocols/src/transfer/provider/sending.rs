@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use shiplane_files::internals::{DigestCache, Source, SourceError};
@@ -19,7 +19,7 @@ use super::{
         budget::{Account, Reservation},
     },
     MAX_CHUNK_ATTEMPTS,
-    spans::{FailedSpan, FileSpan, SpanSource, piece_of},
+    spans::{FailedSpan, FileSpan, Reading, SpanSource, piece_of},
     written::Written,
 };
 use crate::{Compression, compress::EncodedSource};
@@ -63,23 +63,6 @@ pub(super) struct Counted {
 pub(super) struct Arrival {
     bytes: u64,
     acknowledged: u64,
-}
-
-/// How many threads read from the source right now. A handle: clones share it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Reading(Arc<AtomicUsize>);
-
-impl Reading {
-    pub(super) fn count<T>(&self, read: impl FnOnce() -> T) -> T {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let result = read();
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        result
-    }
-
-    fn is_under_way(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > 0
-    }
 }
 
 /// How much of the chunks that were begun has not been handed to the connection. A handle: clones share it.

@@ -1,15 +1,33 @@
 //! Reads a chunk's spans as one source for a lane.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use bytes::Bytes;
 use shiplane_files::internals::{Source, SourceError, SourceFile};
 use shiplane_transport::internals::{BufferPool, ChunkRead, SourceError as LaneError};
 use shiplane_wire::{Entry, Piece, Span};
 
-use super::sending::Reading;
-
 use crate::lock;
+
+/// How many threads read from the source right now. A handle: clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reading(Arc<AtomicUsize>);
+
+impl Reading {
+    pub(super) fn count<T>(&self, read: impl FnOnce() -> T) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let result = read();
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+}
 
 /// A span with what is known of its file.
 #[derive(Debug, Clone)]

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::{
     super::{
         error::TransferError,
-        event::{Awaited, TransferEvent},
+        event::TransferEvent,
+        limit::Awaited,
         progress::{ENTRY_BYTES, ProgressWatch, Turn},
     },
     Receiver,

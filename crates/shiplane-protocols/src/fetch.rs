@@ -16,9 +16,10 @@ use crate::{
     filters::OpenFilters,
     methods::{
         CALL_BUDGET, FETCH_OPEN, FetchOpen, PING, REDEEM, RedeemRequest, TransferShape, chosen_digest,
-        offered_digests, random_transfer_id,
+        offered_digests,
     },
     metrics::Counting,
+    single::claim_new,
     transfer::{
         EventFn, FilesReport, ProtocolFault, Target, TransferError, TransferOptions, next_records,
         receiver::{Opening, invite, receive},
@@ -147,12 +148,11 @@ impl Fetch {
         options: &TransferOptions,
     ) -> Result<Self, FetchError> {
         let FetchRequest { path, is_new_here, filters, attributes } = request;
-        let transfer = random_transfer_id().ok_or(FetchError::NoRandomness)?;
         // Claimed before it is asked for: no chunk can be early.
-        let claim = client.connection().claim(transfer).map_err(|_| FetchError::NoRandomness)?;
+        let claim = claim_new(client.connection()).map_err(|_| FetchError::NoRandomness)?;
         let invites = if is_new_here { invite(client.connection()) } else { None };
         let request = FetchOpen {
-            transfer: *transfer.as_bytes(),
+            transfer: *claim.transfer().as_bytes(),
             path: path.clone(),
             compression: options.compression,
             bytes_per_second: options.bytes_per_second(),

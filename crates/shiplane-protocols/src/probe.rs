@@ -13,7 +13,7 @@ use shiplane_transport::{
 use shiplane_wire::{Code, DigestAlgorithm, TaggedChunk, TransferId};
 use tokio::time::{Instant, timeout};
 
-use crate::methods::{CALL_BUDGET, random_transfer_id};
+use crate::{methods::CALL_BUDGET, single::claim_new};
 
 /// Begins to send or to receive chunks whose content does not matter.
 pub(crate) const PROBE: Method<Probe, ()> = Method::new("probe");
@@ -38,10 +38,10 @@ pub(crate) struct Probe {
 /// [`CallError`]: `Busy` while others measure.
 pub async fn measure_rate(client: &RpcClient, path: &[u8], upwards: bool) -> Result<u64, CallError> {
     let no_randomness = || CallError::Fault(Fault::new(FaultCode::Internal, "no randomness"));
-    let transfer = random_transfer_id().ok_or_else(no_randomness)?;
     let connection = client.connection();
     // Claimed before it is asked for: the chunks may be faster than the answer.
-    let claim = connection.claim(transfer).map_err(|_| no_randomness())?;
+    let claim = claim_new(connection).map_err(|_| no_randomness())?;
+    let transfer = claim.transfer();
     let request = Probe { transfer: *transfer.as_bytes(), path: path.to_vec(), upwards };
     client.call_typed(PROBE, &request, CALL_BUDGET).await?;
     let (began, mut arrived) = (Instant::now(), Vec::new());

@@ -15,10 +15,11 @@ use crate::{
     filters::OpenFilters,
     methods::{
         CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
-        TransferShape, chosen_digest, offered_digests, poll_method, random_transfer_id,
+        TransferShape, chosen_digest, offered_digests, poll_method,
     },
     metrics::Counting,
     result::Delivery,
+    single::claim_new,
     transfer::{
         EventFn, FilesReport, TransferError, TransferEvent, TransferOptions, next_records,
         progress::longest_choice,
@@ -181,11 +182,10 @@ impl Push {
         request: &PushRequest,
         options: &TransferOptions,
     ) -> Result<Self, PushError> {
-        let transfer = random_transfer_id().ok_or(PushError::NoRandomness)?;
         // Claimed before it is asked for: the records stream may be faster than the answer.
-        let claim = client.connection().claim(transfer).map_err(|_| PushError::NoRandomness)?;
+        let claim = claim_new(client.connection()).map_err(|_| PushError::NoRandomness)?;
         let open = PushOpen {
-            transfer: *transfer.as_bytes(),
+            transfer: *claim.transfer().as_bytes(),
             path: request.path.clone(),
             shape: shape(&source, request.name.as_ref()),
             source: *Digest::blake3(&request.source_name).as_bytes(),

@@ -135,7 +135,7 @@ impl FileServer {
     ///
     /// The transport's trust must be [`AccessControl::trust`] of the same rules.
     pub async fn run(self: Arc<Self>, transport: Arc<QuicTransport>, shutdown: CancellationToken) {
-        let methods = Arc::new(self.router());
+        let methods = Arc::new(self.router(&[]));
         let reload = ReloadOn::Tick(tokio::time::interval(RELOAD_INTERVAL));
         self.run_with(methods, transport, shutdown, reload).await;
     }
@@ -233,15 +233,9 @@ impl FileServer {
     }
 
     /// The methods that peers may call, for a program that offers others beside them and accepts
-    /// connections itself.
+    /// connections itself. Guests may also call `methods`, by which they authorise themselves.
     #[must_use]
-    pub fn router(self: &Arc<Self>) -> Router {
-        self.router_with_guests(&[])
-    }
-
-    /// As [`router`](Self::router), for guests who may call `methods` too, by which they authorise themselves.
-    #[must_use]
-    pub fn router_with_guests(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
+    pub fn router(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
         Router::new()
             .guard(move |context, method| {
                 if context.connection.is_guest() && method != REDEEM && !methods.contains(&method) {

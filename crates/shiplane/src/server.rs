@@ -449,7 +449,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         let config = server_config(self.is_foreground);
         let (trust, router) = match &opened.sending {
             Some((sending, _)) => (sending.trust(), sending.router(&opened.files)),
-            None => (AccessControl::trust(&opened.access), opened.files.router()),
+            None => (AccessControl::trust(&opened.access), opened.files.router(&[])),
         };
         let (router, mut observers) = self.operating.observe(router, &opened)?;
         let Opened { files, access, identity, advertised, metrics, sending } = opened;

@@ -37,11 +37,11 @@ use crate::{
     off_thread,
     sync::{
         SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
-        exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack},
+        exchange::{check_listed, exchange, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
-    transfer::{Target, TransferError, TransferOptions},
+    transfer::{TransferError, TransferOptions},
 };
 
 /// What a server that may be synced with keeps.
@@ -406,16 +406,12 @@ impl Running {
         [up, down]: [Claim; 2],
         options: &TransferOptions,
     ) -> Result<(), Fault> {
-        let exchange = Exchange {
-            provide: prepared.source.take().map(|source| (down, source)),
-            take: prepared.destination().map(|taken| (up, Target::part(taken))),
-        };
         let path = escape(&self.request.path).to_string();
         let job = self.server.activity.begin(self.connection.peer_id(), ServedJob::Sync, path);
         let events = [Direction::Sent, Direction::Received].map(|direction| job.events(direction));
         self.job = Some(job);
-        let exchanged = exchange.run(&self.connection, options, events).await;
-        let exchanged: Exchanged = exchanged.map_err(|error| {
+        let exchanged = exchange(&self.connection, &mut prepared, [down, up], options, events).await;
+        let exchanged = exchanged.map_err(|error| {
             self.job.take().iter().for_each(|job| job.failed(&error));
             fault(&error)
         })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use shiplane_files::internals::{
     Filters, NameRefused, Source, SourceError, check_name,
-    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, Node, UnresolvedReason},
+    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, Node, Prepared, UnresolvedReason},
 };
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
@@ -119,15 +119,6 @@ pub(crate) fn check_listed(manifest: &Manifest, filters: &Filters) -> Result<(),
     Ok(())
 }
 
-/// The files of one sync, both ways.
-#[derive(Debug)]
-pub(crate) struct Exchange {
-    /// What this side provides, and the claim on that transfer.
-    pub(crate) provide: Option<(Claim, Source)>,
-    /// What it takes.
-    pub(crate) take: Option<(Claim, Target)>,
-}
-
 /// What has been exchanged.
 #[derive(Debug, Default)]
 pub(crate) struct Exchanged {
@@ -135,38 +126,38 @@ pub(crate) struct Exchanged {
     pub(crate) received: Option<Received>,
 }
 
-impl Exchange {
-    /// Provides and receives at the same time: neither waits for the other. If one fails, the other still
-    /// ends. `options` are those that both sides have agreed on.
-    pub(crate) async fn run(
-        self,
-        connection: &Arc<PeerConnection>,
-        options: &TransferOptions,
-        events: [EventFn; 2],
-    ) -> Result<Exchanged, SyncError> {
-        let [sending, receiving] = events;
-        // Each direction is counted as a transfer of its own.
-        let (metrics, addr) = (options.metrics.as_ref(), connection.remote_addr());
-        let providing = async {
-            let Some((claim, source)) = self.provide else { return Ok(None) };
-            let given = give(connection, claim, source, options, sending);
-            Counting::of(metrics, Direction::Sent, addr, given, |given| given.sent_bytes).await.map(Some)
-        };
-        let taking = async {
-            let Some((claim, target)) = self.take else { return Ok(None) };
-            let taken = take(connection, claim, target, options, receiving);
-            let bytes = |taken: &Received| taken.totals.received_bytes;
-            Counting::of(metrics, Direction::Received, addr, taken, bytes).await.map(Some)
-        };
-        let (provided, received) = futures::join!(providing, taking);
-        let failed = match (provided, received) {
-            (Ok(provided), Ok(received)) => return Ok(Exchanged { provided, received }),
-            // Our own disk's failure says more than that the peer has hung up because of it.
-            (Err(error), Err(cause)) if error.is_hang_up() => cause,
-            (Err(error), _) | (_, Err(error)) => error,
-        };
-        Err(failed.explained(connection).into())
-    }
+/// Provides and receives the files of a sync at the same time: neither waits for the other. If one fails, the other still
+/// ends. The claims are those of what this side provides and of what it takes; `options` are those that both sides have
+/// agreed on.
+pub(crate) async fn exchange(
+    connection: &Arc<PeerConnection>,
+    prepared: &mut Prepared,
+    [provide, take]: [Claim; 2],
+    options: &TransferOptions,
+    [sending, receiving]: [EventFn; 2],
+) -> Result<Exchanged, SyncError> {
+    let provide = prepared.source.take().map(|source| give(connection, provide, source, options, sending));
+    let target = prepared.destination().map(Target::part);
+    let take = target.map(|target| self::take(connection, take, target, options, receiving));
+    // Each direction is counted as a transfer of its own.
+    let (metrics, addr) = (options.metrics.as_ref(), connection.remote_addr());
+    let providing = async {
+        let Some(given) = provide else { return Ok(None) };
+        Counting::of(metrics, Direction::Sent, addr, given, |given| given.sent_bytes).await.map(Some)
+    };
+    let taking = async {
+        let Some(taken) = take else { return Ok(None) };
+        let bytes = |taken: &Received| taken.totals.received_bytes;
+        Counting::of(metrics, Direction::Received, addr, taken, bytes).await.map(Some)
+    };
+    let (provided, received) = futures::join!(providing, taking);
+    let failed = match (provided, received) {
+        (Ok(provided), Ok(received)) => return Ok(Exchanged { provided, received }),
+        // Our own disk's failure says more than that the peer has hung up because of it.
+        (Err(error), Err(cause)) if error.is_hang_up() => cause,
+        (Err(error), _) | (_, Err(error)) => error,
+    };
+    Err(failed.explained(connection).into())
 }
 
 async fn give(

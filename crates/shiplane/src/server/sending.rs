@@ -221,7 +221,7 @@ impl Sending {
 
     /// The methods of a server that receivers find by a code.
     pub(super) fn router(&self, files: &Arc<FileServer>) -> Router {
-        let router = self.inner.code.mount(files.router_with_guests(GUEST_METHODS));
+        let router = self.inner.code.mount(files.router(GUEST_METHODS));
         let (offering, concluding) = (self.clone(), self.clone());
         router
             .typed(method::<OfferRequest>(), move |call, _request: OfferRequest| {

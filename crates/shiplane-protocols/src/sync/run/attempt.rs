@@ -25,16 +25,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
 use crate::filters::OpenFilters;
-use crate::methods::{Step, poll_method, random_transfer_id};
+use crate::methods::{Step, poll_method};
+use crate::single::claim_new;
 use crate::sync::SyncError;
-use crate::sync::exchange::{Exchange, Exchanged, check_listed, pack, send_beside, settle, unpack};
+use crate::sync::exchange::{Exchanged, check_listed, exchange, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncCompare,
     SyncDirection, SyncDone, SyncEnd, SyncHalf, SyncList, SyncReady, SyncRequest, SyncResponse, SyncSettle,
     SyncStart,
 };
-use crate::transfer::{EventFn, Target, TransferOptions};
+use crate::transfer::{EventFn, TransferOptions};
 
 pub(super) struct Attempt<'a> {
     client: &'a RpcClient,
@@ -169,9 +170,9 @@ impl<'a> Attempt<'a> {
         }
         let view = dataset.view().ok_or(SyncError::Abandoned)?;
         let mut prepared = blocking(move || Ok(Prepared::new(view, agreed)?)).await?;
-        let (exchange, options) = self.start(&mut prepared, &changes, base.as_ref()).await?;
+        let (claims, options) = self.start(&prepared, &changes, base.as_ref()).await?;
         let events = [self.forward(SyncEvent::Sending), self.forward(SyncEvent::Receiving)];
-        let exchanged = exchange.run(self.connection(), &options, events).await?;
+        let exchanged = exchange(self.connection(), &mut prepared, claims, &options, events).await?;
         (self.events)(SyncEvent::Settling);
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
@@ -200,18 +201,17 @@ impl<'a> Attempt<'a> {
             }
             let local = job.directory.canonicalize().unwrap_or_else(|_| job.directory.clone());
             let local = local.into_os_string().into_encoded_bytes();
+            let TransferOptions { digest, links, .. } = job.transfer;
             let site = if job.dry_run {
                 Site::to_look_at(&root, b"")?.ok_or(SyncError::Abandoned)?
             } else {
                 let chunk_len_bytes = job.transfer.chunk_len_bytes.min(limits::MAX_PAYLOAD_CHUNK_LEN_BYTES);
-                let TransferOptions { digest, links, .. } = job.transfer;
                 let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
                 let shared = SharedMemory::default();
                 let peer = peer.as_bytes();
                 Site::to_change(&root, b"", peer, options, shared, &|_| false)?
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let TransferOptions { digest, links, .. } = job.transfer;
             let options = ScanOptions {
                 go_on,
                 digest,
@@ -327,15 +327,12 @@ impl<'a> Attempt<'a> {
     /// both have agreed to do that.
     async fn start(
         &self,
-        prepared: &mut Prepared,
+        prepared: &Prepared,
         changes: &Changes,
         base: Option<&Changes>,
-    ) -> Result<(Exchange, TransferOptions), SyncError> {
-        let [up, down] = [(); 2].map(|()| {
-            let id = random_transfer_id().ok_or(SyncError::NoRandomness)?;
-            self.connection().claim(id).map_err(|_| SyncError::NoRandomness)
-        });
-        let (up, down) = (up?, down?);
+    ) -> Result<([Claim; 2], TransferOptions), SyncError> {
+        let claim = || claim_new(self.connection()).map_err(|_| SyncError::NoRandomness);
+        let (up, down) = (claim()?, claim()?);
         let (changes, beside) = pack(changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
         let (base, base_beside) = base.map(|base| pack(base, OUR_BASE, MAX_INLINE_LEN_BYTES)).unzip();
         let request = SyncStart {
@@ -366,11 +363,7 @@ impl<'a> Attempt<'a> {
         }
         let options = self.job.transfer.agreed(compression, bytes_per_second);
         sent?;
-        let exchange = Exchange {
-            provide: prepared.source.take().map(|source| (up, source)),
-            take: prepared.destination().map(|taken| (down, Target::part(taken))),
-        };
-        Ok((exchange, options))
+        Ok(([up, down], options))
     }
 
     async fn settle(&self, half: SyncHalf) -> Result<SyncDone, SyncError> {
@@ -410,8 +403,8 @@ impl<'a> Attempt<'a> {
 
 /// An id, claimed before it is asked for: the peer's list may be faster than its answer.
 fn claimed(client: &RpcClient) -> Result<(TransferId, Claim), SyncError> {
-    let sync = random_transfer_id().ok_or(SyncError::NoRandomness)?;
-    Ok((sync, client.connection().claim(sync).map_err(|_| SyncError::NoRandomness)?))
+    let claim = claim_new(client.connection()).map_err(|_| SyncError::NoRandomness)?;
+    Ok((claim.transfer(), claim))
 }
 
 fn list_of(dataset: &Dataset) -> SyncList {

@@ -44,11 +44,11 @@ async fn serve_by(
 fn forgetful() -> World {
     World::writable_by(limits(), |files, transport, _: CancellationToken| {
         serve_by(files, transport, |files, number| match number {
-            0 => files.router().method("push.settle", |context, _| async move {
+            0 => files.router(&[]).method("push.settle", |context, _| async move {
                 context.connection.close(Code::Cancelled);
                 std::future::pending::<Result<Bytes, _>>().await
             }),
-            _ => files.router(),
+            _ => files.router(&[]),
         })
     })
 }
@@ -87,7 +87,7 @@ async fn a_lost_answer_is_unknown_and_asking_again_tells_the_same_without_a_seco
 async fn an_answer_that_never_comes_is_a_timeout_and_not_a_success() {
     let world = World::writable_by(limits(), |files, transport, _| {
         serve_by(files, transport, |files, _| {
-            files.router().method("push.settle", |_, _| std::future::pending::<Result<Bytes, _>>())
+            files.router(&[]).method("push.settle", |_, _| std::future::pending::<Result<Bytes, _>>())
         })
     });
     let client = world.admitted_by(world.ticket_to_write("")).await;
@@ -114,13 +114,13 @@ async fn a_server_that_is_at_work_is_asked_again() {
         serve_by(files, transport, move |files, number| {
             let count = Arc::clone(&count);
             match number {
-                0 => files.router().method("push.settle", move |context, _| {
+                0 => files.router(&[]).method("push.settle", move |context, _| {
                     if count.fetch_add(1, Ordering::SeqCst) == 1 {
                         context.connection.close(Code::Cancelled);
                     }
                     async { Ok(Bytes::from_static(&WORKING)) }
                 }),
-                _ => files.router(),
+                _ => files.router(&[]),
             }
         })
     });

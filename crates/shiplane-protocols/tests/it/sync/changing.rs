@@ -7,7 +7,9 @@ use std::{
 };
 
 use shiplane_files::internals::sync::{Side, UnresolvedReason};
-use shiplane_protocols::internals::sync::{LeftPath, SyncEvent, SyncEventFn, SyncReport, synchronise};
+use shiplane_protocols::internals::sync::{
+    LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise,
+};
 use shiplane_rpc::RpcClient;
 use shiplane_wire::LeftOutReason;
 
@@ -90,6 +92,22 @@ async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
     assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"edited");
     assert_eq!(fs::read(world.dest().join("d/new")).unwrap(), b"new");
     assert!(!world.source().join("d/e").exists());
+}
+
+/// The server has nothing to give then, and says that.
+#[tokio::test]
+async fn all_that_a_reader_takes_may_change_at_its_source() {
+    let world = World::syncing();
+    write(&world.source(), "a", b"theirs");
+    let client = world.admitted_by(world.ticket()).await;
+    let there = world.source();
+    let meanwhile = once_planned(move || write(&there, "a", b"theirs, later"));
+    let job = SyncJob { only_to: Some(Side::Local), ..job(&world) };
+    let report = synchronise(&client, &job, meanwhile).await.unwrap();
+    assert!(left(&report).contains(&self::there("a")), "{:?}", report.left);
+    assert!(!world.dest().join("a").exists());
+    synchronise(&client, &job, once_planned(|| ())).await.unwrap();
+    assert_eq!(fs::read(world.dest().join("a")).unwrap(), b"theirs, later");
 }
 
 #[tokio::test]

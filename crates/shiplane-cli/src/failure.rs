@@ -45,6 +45,20 @@ pub(crate) enum Failure {
     NoSource { path: PathBuf, source: io::Error },
 }
 
+impl Failure {
+    /// Whether the program that read standard output has ended.
+    pub(crate) fn is_closed_output(&self) -> bool {
+        match self {
+            Self::Stdout(error) => error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Job(error) if error.kind() == shiplane::ErrorKind::LocalIo => {
+                let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+                cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+            }
+            _ => false,
+        }
+    }
+}
+
 fn no_source(path: &Path, error: &io::Error) -> String {
     let path = escape(path.as_os_str().as_encoded_bytes());
     match error.kind() {

@@ -13,8 +13,12 @@ use crate::exit::{Class, Diagnosis};
 use crate::failure::Failure;
 use crate::logging::{has_colors, print_line};
 
-/// Reports the failure; with `json` also as an event.
+/// Reports the failure; with `json` also as an event. If the program that read standard output has ended, the exit code
+/// alone reports it, as with `cat` and `head`.
 pub(crate) fn report(failure: &Failure, json: bool) -> ExitCode {
+    if failure.is_closed_output() {
+        return ExitCode::from(OUTPUT_CLOSED);
+    }
     let Diagnosis { class, side, hint } = failure.diagnosis();
     let message = printable(&failure.to_string());
     // That it is this machine goes without saying.
@@ -71,6 +75,9 @@ fn printable(message: &str) -> String {
     let escaped = escape(message.as_bytes());
     if escaped.replace("\\\\", "\\") == message { message.to_owned() } else { escaped }
 }
+
+/// 141: what a shell reports for a program that SIGPIPE has ended.
+const OUTPUT_CLOSED: u8 = 141;
 
 #[cfg(test)]
 mod tests {

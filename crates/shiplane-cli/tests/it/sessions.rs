@@ -31,12 +31,13 @@ fn an_interrupted_get_says_so_and_leaves_the_server_free() {
 }
 
 #[test]
-fn a_reader_that_leaves_ends_the_get() {
+fn a_reader_that_leaves_ends_the_get_without_a_word() {
     let (here, there) = (Machine::new(), Machine::new());
     let server = serve_much(&there);
     let mut get = stuck_get(&here, &server.ticket_for("much"));
     get.stop_reading();
-    get.end().told(7, "standard output");
+    let ended = get.end();
+    assert_eq!((ended.code, ended.err.as_str()), (Some(141), ""), "{ended:?}");
     assert_eq!(server.stop().code, Some(0));
 }
 

@@ -51,7 +51,8 @@ impl Failure {
         match self {
             Self::Stdout(error) => error.kind() == io::ErrorKind::BrokenPipe,
             Self::Job(error) if error.kind() == shiplane::ErrorKind::LocalIo => {
-                let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+                let cause =
+                    std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
                 cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
             }
             _ => false,

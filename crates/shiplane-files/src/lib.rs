@@ -33,12 +33,10 @@ mod deletion;
 mod delta;
 mod destination;
 mod digest_cache;
-mod dirs;
 mod error;
 mod existing;
 mod filters;
 mod finish;
-mod handles;
 mod hard_links;
 mod hash;
 mod in_parts;
@@ -66,7 +64,9 @@ mod sync;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shiplane_platform::internals::{self as platform, attributes, made_up, names, own_file, parallel};
+use shiplane_platform::internals::{
+    self as platform, attributes, dirs, handles, made_up, names, own_file, parallel,
+};
 
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]

@@ -1,6 +1,6 @@
 //! System calls on files and directories, one module for each platform, and what stands right above them: names,
-//! attributes, small files of our own, inputs that can be read once, holes, files that the kernel makes up, work on several threads, patterns of names, small
-//! collections, and the hook by which a simulation fails the calls.
+//! attributes, open directories and files, small files of our own, inputs that can be read once, files that the kernel makes
+//! up, work on several threads, patterns of names, small collections, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
 
@@ -17,8 +17,10 @@
 
 mod attributes;
 mod calls;
+mod dirs;
 #[cfg(unix)]
 mod disk;
+mod handles;
 mod input;
 mod made_up;
 mod measure;
@@ -32,6 +34,13 @@ mod sealed;
 mod space;
 mod watch;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What each lock here guards is whole whenever its holder could panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the other crates of this workspace are built from. It may change at any time.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -44,6 +53,14 @@ pub mod internals {
     /// File names.
     pub mod names {
         pub use crate::names::*;
+    }
+    /// Open directories.
+    pub mod dirs {
+        pub use crate::dirs::*;
+    }
+    /// Open files.
+    pub mod handles {
+        pub use crate::handles::*;
     }
     /// Files that the kernel makes up.
     pub mod made_up {

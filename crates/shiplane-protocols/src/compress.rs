@@ -185,7 +185,7 @@ pub(crate) async fn receive_encoded<S: ChunkSink>(
     hasher: Hasher,
     options: &LaneOptions,
 ) -> Result<S::Output, RecvChunkError<DecodeSinkError<S::Error>>> {
-    let (wire_bytes, max_bytes) = (chunk.len_bytes(), DecodingSink::<S>::max_wire_bytes(content_bytes));
+    let (wire_bytes, max_bytes) = (chunk.len_bytes(), content_bytes.saturating_add(HEAD_LEN as u64));
     let sink = if wire_bytes > max_bytes {
         Err(FrameError::TooLarge { len_bytes: wire_bytes, max_bytes }.into())
     } else {
@@ -265,12 +265,6 @@ impl<S: ChunkSink> DecodingSink<S> {
         let receiver = Offer::new(content_bytes, MAX_ENCODED_CONTENT_BYTES)?.accept(hasher);
         let content = Content { receiver, sink: inner, verified: None, written_bytes: 0, error: None };
         Ok(Self { head: BytesMut::with_capacity(HEAD_LEN), body: Body::Undecided(content), sizes })
-    }
-
-    /// The largest payload that content of this size can have.
-    #[must_use]
-    pub fn max_wire_bytes(content_bytes: u64) -> u64 {
-        content_bytes.saturating_add(HEAD_LEN as u64)
     }
 
     /// The head is whole.

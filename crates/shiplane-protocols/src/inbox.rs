@@ -146,7 +146,7 @@ pub(crate) const OFFER: Method<Offer, Offered> = Method::new("inbox.offer");
 pub(crate) const PUT: Method<Put, ()> = Method::new("inbox.put");
 
 /// The body of [`OFFER`].
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, Clone, Copy)]
 pub(crate) struct Offer {
     /// The same for every attempt.
     pub(crate) transfer: [u8; 16],
@@ -207,7 +207,6 @@ impl Shared {
         let room = self.room(request.len_bytes)?;
         let in_use = |_| Fault::new(FaultCode::InvalidRequest, "the transfer id is in use");
         let claim = context.connection.claim(key.transfer).map_err(in_use)?;
-        let expected = Expected { len_bytes: request.len_bytes, zstd: request.zstd };
         tokio::spawn(async move {
             let superseded = attempt.superseded();
             let sink = Handover {
@@ -220,7 +219,7 @@ impl Shared {
             let received = tokio::select! {
                 biased;
                 () = superseded => return, // The sender has begun anew.
-                received = receive(claim, expected, sink, &context, &self.options.lane) => received,
+                received = receive(claim, &request, sink, &context, &self.options.lane) => received,
             };
             if let Err(error) = received {
                 tracing::debug!(peer = %key.peer.short(), transfer = %key.transfer, %error, "not delivered");
@@ -281,26 +280,18 @@ impl Shared {
     }
 }
 
-/// What was agreed on.
-#[derive(Debug, Clone, Copy)]
-struct Expected {
-    len_bytes: u64,
-    zstd: bool,
-}
-
 async fn receive(
     mut claim: Claim,
-    expected: Expected,
+    agreed: &Offer,
     sink: Handover,
     context: &RequestContext,
     lane: &LaneOptions,
 ) -> Result<(), InboxError> {
     let chunk = only_chunk(&mut claim, context.connection.config().timeouts().header).await?;
-    let Expected { len_bytes, zstd } = expected;
-    if !zstd {
-        return Ok(chunk.receive(len_bytes, sink, lane).await?);
+    if !agreed.zstd {
+        return Ok(chunk.receive(agreed.len_bytes, sink, lane).await?);
     }
-    Ok(receive_encoded(chunk, len_bytes, sink, Hasher::sha256(), lane).await?)
+    Ok(receive_encoded(chunk, agreed.len_bytes, sink, Hasher::sha256(), lane).await?)
 }
 
 /// Why an announced delivery did not arrive: for the log. The sender has been told by status.

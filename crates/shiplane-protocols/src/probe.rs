@@ -37,10 +37,10 @@ pub(crate) struct Probe {
 /// # Errors
 /// [`CallError`]: `Busy` while others measure.
 pub async fn measure_rate(client: &RpcClient, path: &[u8], upwards: bool) -> Result<u64, CallError> {
-    let no_randomness = || CallError::Fault(Fault::new(FaultCode::Internal, "no randomness"));
     let connection = client.connection();
     // Claimed before it is asked for: the chunks may be faster than the answer.
-    let claim = claim_new(connection).map_err(|_| no_randomness())?;
+    let claim = claim_new(connection)
+        .map_err(|error| CallError::Fault(Fault::new(FaultCode::Internal, error.to_string())))?;
     let transfer = claim.transfer();
     let request = Probe { transfer: *transfer.as_bytes(), path: path.to_vec(), upwards };
     client.call_typed(PROBE, &request, CALL_BUDGET).await?;

@@ -278,7 +278,7 @@ impl Running {
             return Ok(());
         }
         let start = self.begun.start(self.silence(), &self.server.closing).await?;
-        let claims = self.claims(&start)?;
+        let claims = [claim(&self.connection, start.up)?, claim(&self.connection, start.down)?];
         let ours = &self.server.options;
         // SPEC 5.16: neither side raises what the other takes.
         let options =
@@ -338,10 +338,6 @@ impl Running {
     /// How long the peer may be silent.
     fn silence(&self) -> Duration {
         self.connection.config().timeouts().progress
-    }
-
-    fn claims(&self, start: &SyncStart) -> Result<[Claim; 2], Fault> {
-        Ok([claim(&self.connection, start.up)?, claim(&self.connection, start.down)?])
     }
 
     /// Plans what the peer has planned, too, and does the first steps of it.

@@ -75,7 +75,9 @@ pub(crate) async fn unpack(
         Some(TransferStream::Records(_)) => {
             return Err(TransferError::from(ProtocolFault::SecondRecords).into());
         }
-        None => return Err(lost(ConnectionEnd::ClosedHere)),
+        None => {
+            return Err(RecvChunkError::Stream(StreamError::ConnectionLost(ConnectionEnd::ClosedHere)).into());
+        }
     };
     let transit = match memory.pay_for_transit(len_bytes.min(MAX_LIST_LEN_BYTES)) {
         Ok(transit) => transit,
@@ -183,10 +185,6 @@ async fn take(
     let records = open_records(claim.transfer(), connection, timeout).await?;
     let opening = Opening { claim, records, invites: None };
     receive(opening, timeout, target, options, events, CancellationToken::new()).await
-}
-
-fn lost(end: ConnectionEnd) -> SyncError {
-    SyncError::NotReceived(RecvChunkError::Stream(StreamError::ConnectionLost(end)))
 }
 
 impl Exchanged {

@@ -6,64 +6,67 @@ use std::sync::{Arc, Mutex};
 use cap_std::fs::Dir;
 use shiplane_wire::RelPath;
 
-use crate::{
-    lock,
-    platform::{self, Recent},
-};
+use crate::{calls, lock, recent::Recent};
 
 /// A directory beneath the destination directory, held open.
 #[derive(Debug)]
-pub(super) struct DirHandle {
-    pub(super) dir: Dir,
+pub struct DirHandle {
+    /// Itself.
+    pub dir: Dir,
     /// The file system it is on.
-    pub(super) device: u64,
+    pub device: u64,
 }
 
 /// Opens directories beneath the destination directory, each in one lookup that follows no link, and keeps the
 /// last ones open: the files of a directory come one after another.
 #[derive(Debug)]
-pub(super) struct Dirs {
+pub struct Dirs {
     root: Arc<DirHandle>,
     open: Mutex<Recent<RelPath, Arc<DirHandle>>>,
 }
 
 impl DirHandle {
-    pub(super) fn new(dir: Dir) -> io::Result<Self> {
-        let device = platform::stat_open(&dir)?.device;
+    /// Of an open directory.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn new(dir: Dir) -> io::Result<Self> {
+        let device = calls::stat_open(&dir)?.device;
         Ok(Self { dir, device })
     }
 }
 
 impl Dirs {
-    pub(super) fn new(root: Arc<DirHandle>) -> Self {
+    /// Beneath `root`.
+    pub fn new(root: Arc<DirHandle>) -> Self {
         Self { root, open: Mutex::default() }
     }
 
     /// The destination directory.
-    pub(super) fn root(&self) -> &Arc<DirHandle> {
+    pub fn root(&self) -> &Arc<DirHandle> {
         &self.root
     }
 
     /// The directory `path`; `None` is the root.
-    pub(super) fn open(&self, path: Option<&RelPath>) -> io::Result<Arc<DirHandle>> {
+    pub fn open(&self, path: Option<&RelPath>) -> io::Result<Arc<DirHandle>> {
         let Some(path) = path else {
             return Ok(Arc::clone(&self.root));
         };
         if let Some(handle) = lock(&self.open).find(path) {
             return Ok(handle);
         }
-        let handle = Arc::new(DirHandle::new(platform::open_dir(&self.root.dir, path.as_bytes())?)?);
+        let handle = Arc::new(DirHandle::new(calls::open_dir(&self.root.dir, path.as_bytes())?)?);
         lock(&self.open).keep(path.clone(), Arc::clone(&handle), |_| true);
         Ok(handle)
     }
 
     /// Closes the directory `path`, which is about to go.
-    pub(super) fn forget(&self, path: &RelPath) {
+    pub fn forget(&self, path: &RelPath) {
         lock(&self.open).forget(path);
     }
 
     /// The directory that `path` is in.
-    pub(super) fn parent_of(&self, path: &RelPath) -> io::Result<Arc<DirHandle>> {
+    pub fn parent_of(&self, path: &RelPath) -> io::Result<Arc<DirHandle>> {
         self.open(path.parent().as_ref())
     }
 }

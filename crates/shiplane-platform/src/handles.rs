@@ -4,15 +4,11 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use crate::{
-    error::DestinationError,
-    lock,
-    platform::{self, Recent},
-};
+use crate::{calls, lock, recent::Recent};
 
 /// Keeps the last files open, so that each chunk of a large file need not open it again.
 #[derive(Debug, Default)]
-pub(super) struct Handles(Mutex<Recent<u64, Slot>>);
+pub struct Handles(Mutex<Recent<u64, Slot>>);
 
 /// Locked while its file is opened, so that two writers do not both create it, and others need not wait.
 type Slot = Arc<Mutex<Option<Arc<SharedFile>>>>;
@@ -20,35 +16,32 @@ type Slot = Arc<Mutex<Option<Arc<SharedFile>>>>;
 /// An open file that several chunks are written to, one at a time: writers of one inode would only spin
 /// on its lock in the kernel, and burn the cores that the others need.
 #[derive(Debug)]
-pub(super) struct SharedFile {
+pub struct SharedFile {
     file: File,
     turn: Mutex<()>,
 }
 
 impl SharedFile {
-    pub(super) fn new(file: File) -> Self {
+    /// Shares `file`.
+    pub fn new(file: File) -> Self {
         Self { file, turn: Mutex::new(()) }
     }
 
     /// For anything but writing.
-    pub(super) fn file(&self) -> &File {
+    pub fn file(&self) -> &File {
         &self.file
     }
 
     /// Writes all of `data` at `offset_bytes`, when no other writer is at it.
-    pub(super) fn write_all_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
+    pub fn write_all_at(&self, offset_bytes: u64, data: &[u8]) -> io::Result<()> {
         let _turn = lock(&self.turn);
-        platform::write_all_at(&self.file, offset_bytes, data)
+        calls::write_all_at(&self.file, offset_bytes, data)
     }
 }
 
 impl Handles {
     /// The file `id`, opened by `open` if it is not.
-    pub(super) fn get(
-        &self,
-        id: u64,
-        open: impl FnOnce() -> Result<File, DestinationError>,
-    ) -> Result<Arc<SharedFile>, DestinationError> {
+    pub fn get<E>(&self, id: u64, open: impl FnOnce() -> Result<File, E>) -> Result<Arc<SharedFile>, E> {
         let slot = self.slot(id);
         let mut held = lock(&slot);
         if let Some(file) = held.as_ref() {
@@ -60,7 +53,7 @@ impl Handles {
     }
 
     /// Closes the file `id` as soon as its last writer is done.
-    pub(super) fn forget(&self, id: u64) {
+    pub fn forget(&self, id: u64) {
         lock(&self.0).forget(&id);
     }
 

@@ -158,7 +158,11 @@ fn events(seen: &Arc<Mutex<CutRun>>) -> EventFn {
                 seen.kept_bytes += len_bytes;
                 &mut seen.keeps
             }
-            TransferEvent::Moved { .. } => &mut seen.arrives,
+            TransferEvent::Moved { .. } => {
+                // From then on chunks are awaited, and that is not reported besides.
+                seen.awaits_chunks.get_or_insert_with(|| began.elapsed());
+                &mut seen.arrives
+            }
             TransferEvent::Awaits(Awaited::Chunks) => &mut seen.awaits_chunks,
             _ => return,
         };

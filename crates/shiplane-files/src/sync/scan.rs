@@ -235,6 +235,14 @@ enum Seen {
 }
 
 impl SeenFiles {
+    /// The version of a file with several names. All names of it have the same, and no other file has it.
+    pub(super) fn version_of_linked(&self, path: &RelPath) -> Option<Version> {
+        match self.nodes.get(path)? {
+            Seen::File { version, linked: Some(_), .. } => Some(*version),
+            Seen::File { .. } | Seen::Link(_) | Seen::Directory => None,
+        }
+    }
+
     /// Blocking. Whether what is at `path` in the dataset is still what the scan saw there: the same file in
     /// the same state, a directory, or nothing at all. `root` is that of the scan.
     ///

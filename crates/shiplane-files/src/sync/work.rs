@@ -43,6 +43,8 @@ pub(super) struct Work {
     touched: Option<BTreeSet<RelPath>>,
     /// What the other side takes, by the name it has on both in the end.
     offered: Vec<RelPath>,
+    /// Names that have become files of their own, with their modes, times and attributes.
+    separate: BTreeSet<RelPath>,
     /// The first path of which not all attributes can be carried.
     stripped: Option<RelPath>,
 }
@@ -78,7 +80,8 @@ impl Work {
         let parents = || actions.iter().filter_map(|action| action.path.parent()).collect();
         let touched = (!destination.has_leftovers()).then(parents);
         let stripped = view.stripped.clone();
-        Self { shared: Shared::new(view, destination, agreed), actions, touched, offered, stripped }
+        let (shared, separate) = (Shared::new(view, destination, agreed), BTreeSet::new());
+        Self { shared, actions, touched, offered, separate, stripped }
     }
 
     /// The first three steps.
@@ -91,6 +94,7 @@ impl Work {
         self.create_directories()?;
         let taken = self.files_to_take();
         let here = self.copy_what_is_here(&taken)?;
+        self.separate_names()?;
         let source = if self.offered.is_empty() { None } else { Some(self.offer()?) };
         let policy = (!taken.is_empty()).then(|| TakePolicy::new(self.shared.clone(), taken, here));
         let (agreed, left) = (Arc::clone(&self.shared.agreed), self.shared.left.clone());
@@ -209,6 +213,43 @@ impl Work {
         Ok(self.copy(&copies, &|path| self.shared.rename_mode(path))?.done)
     }
 
+    /// Names of one file cannot have different modes, times or attributes: those that are to have others than the rest become
+    /// files of their own.
+    fn separate_names(&mut self) -> Result<(), DatasetError> {
+        let copies = self.names_to_separate();
+        let Copied { done, mut failed } = self.copy(&copies, &|path| self.shared.rename_mode(path))?;
+        for path in copies.keys().filter(|path| !done.contains(*path)) {
+            self.shared.left.note(path, failed.remove(path).unwrap_or(UnresolvedReason::Changed));
+        }
+        self.separate = done;
+        Ok(())
+    }
+
+    fn names_to_separate(&self) -> BTreeMap<RelPath, (RelPath, FileState)> {
+        let Shared { agreed, seen, .. } = &self.shared;
+        let merged = &agreed.outcome.merged;
+        let set = self.actions.iter().filter(|action| action.change == Change::SetMetadata);
+        let set: HashSet<_> = set.map(|action| &action.path).collect();
+        let files: HashSet<_> = set.iter().filter_map(|path| seen.version_of_linked(path)).collect();
+        let mut copies = BTreeMap::new();
+        if files.is_empty() {
+            return copies;
+        }
+        // Those that stay as they are decide for the rest.
+        let (changed, kept): (Vec<_>, Vec<_>) = agreed.own.files().partition(|(path, _)| set.contains(path));
+        let mut wanted_of = HashMap::new();
+        for (path, own) in kept.into_iter().chain(changed) {
+            let version = seen.version_of_linked(path).filter(|version| files.contains(version));
+            let wanted = merged.file(path).filter(|wanted| wanted.digest == own.digest);
+            let (Some(version), Some(wanted)) = (version, wanted) else { continue };
+            let metadata = (wanted.stamp, merged.attributes(path));
+            if *wanted_of.entry(version).or_insert(metadata) != metadata {
+                copies.insert(path.clone(), (path.clone(), *wanted));
+            }
+        }
+        copies
+    }
+
     /// Copies files within the dataset, renamed as `mode_of` says.
     fn copy(
         &self,
@@ -312,7 +353,8 @@ impl Work {
         let merged = &agreed.outcome.merged;
         let mut set_files = HashSet::new();
         for Action { path, .. } in self.actions.iter().filter(|action| action.change == Change::SetMetadata) {
-            let Some(leaf) = merged.leaf(path).filter(|_| !left.contains(path)) else { continue };
+            let is_done = self.separate.contains(path) || left.contains(path);
+            let Some(leaf) = merged.leaf(path).filter(|_| !is_done) else { continue };
             // Another name of a file that has just got them has not changed otherwise.
             let linked =
                 destination.stat_at(path).filter(|found| found.kind == Kind::File && found.links > 1);

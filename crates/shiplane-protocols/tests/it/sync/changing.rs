@@ -211,6 +211,32 @@ async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change(
     assert_eq!((found.nlink(), found.permissions().mode() & 0o777), (3, 0o640));
 }
 
+#[tokio::test]
+async fn a_name_that_became_a_file_of_its_own_takes_its_mode_and_time_from_no_other_name() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let (world, client) = base().await;
+    write(&world.source(), "first", b"of three names");
+    for name in ["second", "d/third"] {
+        fs::hard_link(world.source().join("first"), world.source().join(name)).unwrap();
+    }
+    sync(&world, &client).await;
+    fs::remove_file(world.dest().join("second")).unwrap();
+    write(&world.dest(), "second", b"of three names");
+    fs::set_permissions(world.dest().join("second"), fs::Permissions::from_mode(0o600)).unwrap();
+    written_at(world.dest().join("second"), 1_000_000_000);
+    sync(&world, &client).await;
+    for name in ["first", "second", "d/third"] {
+        let [here, there] = [world.dest(), world.source()].map(|side| fs::metadata(side.join(name)).unwrap());
+        assert_eq!(
+            (here.mode(), here.mtime(), here.nlink()),
+            (there.mode(), there.mtime(), there.nlink()),
+            "{name}"
+        );
+        assert_eq!(here.mode() & 0o777 == 0o600, name == "second");
+    }
+    assert_eq!(sync(&world, &client).await.actions.len(), 0);
+}
+
 /// One word: as most systems type it, and as file systems that normalise names store it.
 const FORMS: [&str; 2] = ["d/\u{e9}", "d/e\u{301}"];
 

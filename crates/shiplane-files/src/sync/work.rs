@@ -274,11 +274,18 @@ impl Work {
         if !staged.is_empty() {
             destination.publish_by(&staged, &policy)?;
         }
-        // They come from the other side, or are left alone, and are told then.
-        for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
-            failed.extend(path.map(|path| (path, UnresolvedReason::of(error))));
+        let done = policy.outcomes().done;
+        for left_out in destination.take_left_out()?.0 {
+            match &left_out.path {
+                // They come from the other side, or are left alone, and are told then.
+                Some(path) if copies.contains_key(path) && !done.contains(path) => {
+                    failed.insert(path.clone(), UnresolvedReason::of(left_out.error));
+                }
+                // It is here without all of its attributes, or is no copy, and is taken notice of at the end.
+                _ => destination.parts.site.left_outs.add(left_out),
+            }
         }
-        Ok(Copied { done: policy.outcomes().done, failed })
+        Ok(Copied { done, failed })
     }
 
     /// The entries that the other side takes, in their current state; without those that have changed since the plan.

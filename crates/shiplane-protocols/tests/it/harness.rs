@@ -124,7 +124,8 @@ impl World {
     {
         let make = |root, source: &Path, access, options| {
             let state = SyncState::at(source.join("../state"));
-            let files = FileServer::new(root, access, options).writable(WriteLimits::default());
+            let limits = WriteLimits { attributes: true, ..WriteLimits::default() };
+            let files = FileServer::new(root, access, options).writable(limits);
             Arc::new(files.syncing(source, state))
         };
         Self::build(quick(), options(), |_| (), make, run)

@@ -10,7 +10,7 @@ use shiplane_files::internals::{
     disk::Change,
     sync::{Side, UnresolvedReason},
 };
-use shiplane_protocols::internals::sync::{SyncEvent, synchronise};
+use shiplane_protocols::internals::sync::{SyncEvent, SyncJob, synchronise};
 use shiplane_wire::LeftOutReason;
 
 use super::{admitted, job, sync, write, written_at};
@@ -145,5 +145,45 @@ fn a_directory_that_is_created_at_the_second_attempt_has_its_mode() {
         sync(&world, &client).await;
         assert_eq!((mode(world.dest()), mode(world.source())), (0o755, 0o755));
         assert_eq!(fs::read(world.dest().join("d/a")).unwrap(), b"theirs");
+    });
+}
+
+/// Seed 9845 of the simulation: the sync reported success, and the two sides had different attributes.
+#[test]
+fn a_version_that_is_kept_aside_without_its_attributes_is_told_and_gets_them_by_the_next_sync() {
+    use rustix::fs::{XattrFlags, fgetxattr, fsetxattr};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    on_broken_disks(async {
+        let world = World::syncing();
+        write(&world.dest(), "a", b"ours");
+        written_at(world.dest().join("a"), 1_000_000_000);
+        let ours = fs::File::open(world.dest().join("a")).unwrap();
+        if fsetxattr(&ours, "user.x", b"kept", XattrFlags::empty()).is_err() {
+            eprintln!("skipped: the file system has no extended attributes");
+            return;
+        }
+        write(&world.source(), "a", b"theirs");
+        let client = admitted(&world).await;
+        let job = || SyncJob { attributes: true, ..job(&world) };
+
+        let has_failed = AtomicBool::new(false);
+        let is_first = move |change: Change<'_>, path: &Path| {
+            let is_copy = path.extension().is_some_and(|extension| extension == "part");
+            change == Change::Metadata && is_copy && !has_failed.swap(true, Ordering::Relaxed)
+        };
+        let broken = BrokenDisk::below(&world.dest(), is_first).with_errno(5);
+        let report = synchronise(&client, &job(), Arc::new(|_| ())).await.unwrap();
+        let [left] = &report.left[..] else { panic!("{:?}", report.left) };
+        assert_eq!((left.side, left.why.reason()), (Side::Local, LeftOutReason::Attributes), "{left:?}");
+        drop(broken);
+
+        let report = synchronise(&client, &job(), Arc::new(|_| ())).await.unwrap();
+        assert!(report.left.is_empty(), "{:?}", report.left);
+        for side in [world.dest(), world.source()] {
+            let kept = fs::File::open(side.join(left.path.to_string())).unwrap();
+            let mut value = [0; 8];
+            let len = fgetxattr(&kept, "user.x", &mut value).unwrap();
+            assert_eq!(&value[..len], b"kept", "{}", side.display());
+        }
     });
 }

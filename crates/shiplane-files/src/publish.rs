@@ -112,12 +112,11 @@ impl Publisher {
     pub(super) fn publish(&self, entries: &[u64], policy: &dyn Policy) -> Result<Vec<u64>, DestinationError> {
         let mut files = self.store.take_complete(entries)?;
         let mut failed = Vec::new();
-        if let Err(error) = self.create_holes(&mut files, &mut failed) {
-            self.store.put_back(files.iter().chain(failed.iter().map(|(file, _)| file)));
-            return Err(error);
-        }
-        let checked = self.drop_unexpected(&mut files, &mut failed, policy);
-        if let Err(error) = checked.and_then(|()| self.prepare(&mut files, &mut failed)) {
+        let prepared = self
+            .create_holes(&mut files, &mut failed)
+            .and_then(|()| self.drop_unexpected(&mut files, &mut failed, policy))
+            .and_then(|()| self.prepare(&mut files, &mut failed));
+        if let Err(error) = prepared {
             self.store.put_back(files.iter().chain(failed.iter().map(|(file, _)| file)));
             return Err(error);
         }
@@ -202,7 +201,9 @@ impl Publisher {
             let settled = files.iter().map(|(_, file)| self.settle(file).map(drop)).collect();
             set_failed_aside(files, settled, failed);
         }
-        if !self.site.is_durable() || (files.len() > MAX_SINGLE_SYNCS && self.sync_filesystems_of(files)?) {
+        let is_one_call = files.len() > MAX_SINGLE_SYNCS;
+        let directories = files.iter().map(|(_, file)| file.target.parent());
+        if !self.site.is_durable() || is_one_call && self.sync_filesystems_of(directories)? {
             return Ok(());
         }
         let synced = parallel::map(files, |(_, file)| {
@@ -216,7 +217,7 @@ impl Publisher {
         for (file, synced) in files.iter().zip(synced) {
             settled.push(synced.map(|synced| {
                 if let Err(error) = synced {
-                    unsynced.push(file);
+                    unsynced.push(file.clone());
                     first_error.get_or_insert(error);
                 }
             }));
@@ -254,19 +255,22 @@ impl Publisher {
             .map_err(|error| self.site.failed(Operation::Open, &file.target, error))
     }
 
-    /// One call for each file system, however many files there are; `false` if there is no such call.
-    fn sync_filesystems_of(&self, files: &[Publishing]) -> Result<bool, DestinationError> {
+    /// One call for each file system that has any of these directories; `false` if there is no such call.
+    fn sync_filesystems_of(
+        &self,
+        directories: impl Iterator<Item = Option<RelPath>>,
+    ) -> Result<bool, DestinationError> {
         let mut synced = HashSet::new();
-        for (_, file) in files {
-            let parent = self.site.parent_of(&file.target)?;
-            if !synced.insert(parent.device) {
+        for path in directories {
+            let dir = self.site.dirs.open(path.as_ref()).map_err(|error| self.failed_at(&path, error))?;
+            if !synced.insert(dir.device) {
                 continue;
             }
-            match platform::sync_filesystem(&self.site.handle_for_sync(&parent).dir) {
+            match platform::sync_filesystem(&self.site.handle_for_sync(&dir).dir) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 // It does not say whose bytes were lost.
-                Err(error) => return Err(self.poison(&files.iter().collect::<Vec<_>>(), error)),
+                Err(error) => return Err(self.poison(&self.store.begun(), error)),
             }
         }
         Ok(true)
@@ -275,10 +279,10 @@ impl Publisher {
     /// After a failed sync the system may have dropped the bytes and call the file clean: a second sync
     /// would succeed and prove nothing. So these files are never published, and what was kept of them is
     /// removed, lest a later run find it unharmed in the cache.
-    fn poison(&self, files: &[&Publishing], source: io::Error) -> DestinationError {
+    fn poison(&self, files: &[Publishing], source: io::Error) -> DestinationError {
         lock(&self.state).is_poisoned = true;
         self.store.poison(files);
-        let path = files.first().map(|(_, file)| self.site.show(&file.target)).unwrap_or_default();
+        let path = self.site.show_in(files.first().map(|(_, file)| &file.target));
         DestinationError::Poisoned { path, source: Some(source) }
     }
 
@@ -459,12 +463,8 @@ impl Publisher {
     /// Makes durable the names in every directory that got new ones since the last time.
     pub(super) fn sync(&self) -> Result<(), DestinationError> {
         let unsynced = lock(&self.state).unsynced.take();
-        let result = self.sync_each(unsynced);
-        if result.is_err() {
-            // They are forgotten now, so that a later attempt would prove nothing.
-            lock(&self.state).is_poisoned = true;
-        }
-        result
+        // They are forgotten then, so that a later attempt would prove nothing.
+        self.sync_each(unsynced).inspect_err(|_| lock(&self.state).is_poisoned = true)
     }
 
     /// The same if there are enough of them to take memory. Where nothing is to be durable they are forgotten.
@@ -482,17 +482,8 @@ impl Publisher {
     fn sync_each(&self, unsynced: HashMap<Option<RelPath>, u64>) -> Result<(), DestinationError> {
         let mut paths: Vec<_> = unsynced.iter().collect();
         if paths.len() > MAX_SINGLE_SYNCS {
-            let mut synced = HashSet::new();
-            let mut is_supported = true;
-            for (path, device) in &paths {
-                if is_supported && synced.insert(**device) {
-                    let dir =
-                        self.site.dirs.open(path.as_ref()).map_err(|error| self.failed_at(path, error))?;
-                    is_supported = platform::sync_filesystem(&self.site.handle_for_sync(&dir).dir)
-                        .map_err(|error| self.failed_at(path, error))?;
-                }
-            }
-            if is_supported {
+            let of_each: HashMap<_, _> = paths.iter().map(|(path, device)| (**device, *path)).collect();
+            if self.sync_filesystems_of(of_each.into_values().cloned())? {
                 return Ok(());
             }
         }

@@ -203,7 +203,7 @@ impl ChunkStore {
     }
 
     /// Files that could not be made durable are never published, and what was kept of them is removed.
-    pub(super) fn poison(&self, files: &[&(u64, ActiveFile)]) {
+    pub(super) fn poison(&self, files: &[(u64, ActiveFile)]) {
         let mut state = lock(&self.state);
         for (entry, _) in files {
             if let Some(file) = state.files.get_mut(entry) {
@@ -214,6 +214,15 @@ impl ChunkStore {
         let files: Vec<_> = files.iter().map(|(_, file)| file).collect();
         // The disk fails already; that it fails here, too, is no news.
         let _ = self.drop_files(&files);
+    }
+
+    /// The files of which something may be on the disk, in the order of their entries.
+    pub(super) fn begun(&self) -> Vec<(u64, ActiveFile)> {
+        let state = lock(&self.state);
+        let begun = state.files.iter().filter(|(_, file)| file.is_begun);
+        let mut begun: Vec<_> = begun.map(|(entry, file)| (*entry, file.clone())).collect();
+        begun.sort_unstable_by_key(|(entry, _)| *entry);
+        begun
     }
 
     /// Notes files that have their names.

@@ -214,7 +214,8 @@ impl ChunkWriter {
 impl Piece {
     fn new(chunk: u64, span: &Span, state: &State) -> Result<Self, DestinationError> {
         let &Span { entry, offset_bytes, len_bytes } = span;
-        let file = state.files.get(&entry).filter(|file| file.state != FileState::LeftOut);
+        let is_given_up = |file: &ActiveFile| matches!(file.state, FileState::LeftOut | FileState::Poisoned);
+        let file = state.files.get(&entry).filter(|file| !is_given_up(file));
         if file.is_none() && entry < state.planned {
             return Ok(Self { entry, file: None, offset_bytes, len_bytes });
         }

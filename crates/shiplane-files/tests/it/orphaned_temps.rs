@@ -1,13 +1,15 @@
 //! The next run removes what a failing disk left behind.
 
-use shiplane_wire::LeftOutReason;
+use shiplane_wire::{LeftOutReason, Span};
 use std::fs;
 use std::path::Path;
 
 use shiplane_files::internals::{DestinationError, disk::Change};
 use tempfile::TempDir;
 
-use super::tree::{Transfer, Tree, assert_equal, noise, open_with, overwriting, own_names, receive};
+use super::tree::{
+    Transfer, Tree, assert_equal, noise, open_with, overwriting, own_names, receive, verified,
+};
 use crate::broken_disk::BrokenDisk;
 
 #[test]
@@ -67,4 +69,44 @@ fn the_journal_has_a_durable_name_before_anything_that_only_it_knows_of() {
 fn at_path(what: &str, path: &str) -> (&'static str, std::path::PathBuf) {
     let what = ["name", "sync"].into_iter().find(|name| *name == what).unwrap();
     (what, Path::new(path).to_owned())
+}
+
+/// Seed 7695 of the simulation: the bytes of a file that was half there were lost, and the next run took them for kept.
+#[test]
+fn after_a_failed_sync_of_a_whole_file_system_nothing_that_was_begun_counts_as_kept() {
+    let temp = TempDir::new().unwrap();
+    let small = (0..20).fold(Tree::default(), |tree, at| tree.file(&format!("f{at}"), noise(at, 40)));
+    let tree = small.dir("d").file("d/large", noise(100, 3500)).file("later", noise(101, 1500));
+    let mut transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    let chunk_of = |transfer: &Transfer<'_>, entry, offset_bytes| {
+        let is_it = |spans: &Vec<Span>| spans[0].entry == entry && spans[0].offset_bytes == offset_bytes;
+        transfer.chunks.iter().position(is_it).unwrap()
+    };
+    let (packed, large, later) =
+        (chunk_of(&transfer, 0, 0), chunk_of(&transfer, 21, 0), chunk_of(&transfer, 22, 0));
+    transfer.deliver(packed).unwrap();
+    transfer.deliver(large).unwrap();
+    let under_way = large + 1;
+    let mut writer = transfer.writer(under_way);
+    let content = transfer.content(under_way);
+    writer.write(&content[..100]).unwrap();
+    let broken = BrokenDisk::below(temp.path(), |change, _| change == Change::SyncAll).with_errno(5);
+    let error = transfer.publish().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { source: Some(_), .. }), "{error}");
+    drop(broken);
+
+    // What comes of it after that is not the peer's fault, and does not count.
+    writer.write(&content[100..]).unwrap();
+    assert_eq!(writer.commit(verified(&content)).unwrap().1, []);
+    transfer.deliver(large + 2).unwrap();
+    transfer.deliver(later).unwrap();
+    let error = transfer.dest.clone().finish().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { .. }), "{error}");
+    drop(transfer);
+
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    // The other was begun after that.
+    assert_eq!(again.missing_bytes(), 20 * 40 + 3500 + 500);
+    again.complete().unwrap();
+    assert_equal(temp.path(), &tree);
 }

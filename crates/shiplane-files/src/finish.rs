@@ -45,7 +45,8 @@ impl Destination {
             self.make_all_durable()?;
         }
         let summary = parts.site.count(|_| ());
-        parts.store.finish()?;
+        // What earlier runs left in a directory that was left out is the next run's to find, by the journal.
+        parts.store.finish(!parts.site.was_resumed || !parts.planner.has_left_out_directories())?;
         // Until then there are names in it that change.
         self.settle_top()?;
         if parts.site.is_durable() {

@@ -201,6 +201,12 @@ impl Planner {
         Ok(error)
     }
 
+    /// Whether any of them is there, as far as can be found out.
+    pub(super) fn has_left_out_directories(&self) -> bool {
+        let left_out = lock(&self.state).left_out.clone();
+        left_out.keys().any(|path| !matches!(self.site.examine(path), Ok(None)))
+    }
+
     fn check_not_in_left_out(&self, path: &RelPath) -> Result<(), DestinationError> {
         let state = lock(&self.state);
         if state.left_out.is_empty() {

@@ -510,10 +510,10 @@ impl ChunkStore {
         lock(&self.state).is_finished
     }
 
-    /// Everything is done: removes the journal.
-    pub(super) fn finish(&self) -> Result<(), DestinationError> {
+    /// Everything is done: removes the journal if it is the `last` run that needs it.
+    pub(super) fn finish(&self, last: bool) -> Result<(), DestinationError> {
         lock(&self.state).is_finished = true;
-        lock(&self.journal).remove()
+        if last { lock(&self.journal).remove() } else { Ok(()) }
     }
 
     /// Holds the lock of the dataset that this is one side of.

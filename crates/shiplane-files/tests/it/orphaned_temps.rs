@@ -3,12 +3,13 @@
 use shiplane_wire::{LeftOutReason, Span};
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shiplane_files::internals::{DestinationError, disk::Change};
 use tempfile::TempDir;
 
 use super::tree::{
-    Transfer, Tree, assert_equal, noise, open_with, overwriting, own_names, receive, verified,
+    Transfer, Tree, assert_equal, journal_of, noise, open_with, overwriting, own_names, receive, verified,
 };
 use crate::broken_disk::BrokenDisk;
 
@@ -109,4 +110,32 @@ fn after_a_failed_sync_of_a_whole_file_system_nothing_that_was_begun_counts_as_k
     assert_eq!(again.missing_bytes(), 20 * 40 + 3500 + 500);
     again.complete().unwrap();
     assert_equal(temp.path(), &tree);
+}
+
+/// Seed 9012 of the simulation: a run's file stayed, because the journal that told of that run was gone before its directory
+/// was looked at.
+#[test]
+fn what_is_in_a_directory_that_was_left_out_is_removed_by_the_run_that_can_use_it_again() {
+    let temp = TempDir::new().unwrap();
+    let tree = Tree::default().dir("d").file("d/large", noise(1, 3000)).file("small", noise(2, 100));
+    let mut transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    transfer.deliver(0).unwrap();
+    drop(transfer);
+    // As a power cut may.
+    fs::write(journal_of(temp.path()), "").unwrap();
+    assert_eq!(own_names(&temp.path().join("d")).len(), 1);
+
+    let (root, has_failed) = (temp.path().canonicalize().unwrap(), AtomicBool::new(false));
+    let is_first = move |change: Change<'_>, at: &Path| {
+        change == Change::Name && at == root && !has_failed.swap(true, Ordering::Relaxed)
+    };
+    let dest = open_with(temp.path(), overwriting());
+    let broken = BrokenDisk::below(temp.path(), is_first);
+    let left = Transfer::plan_what_goes(dest, &tree).unwrap().complete_what_goes();
+    assert_eq!(left.len(), 2, "{left:?}");
+    drop(broken);
+
+    let rest = Tree::default().dir("d").file("small", noise(2, 100));
+    receive(open_with(temp.path(), overwriting()), &rest).unwrap();
+    assert_equal(temp.path(), &rest);
 }

@@ -159,7 +159,7 @@ impl Hasher {
         }
     }
 
-    /// Appends so many zeros. A [`sparse_hasher`](DigestAlgorithm::sparse_hasher) does without them.
+    /// Appends this number of zeros. A [`sparse_hasher`](DigestAlgorithm::sparse_hasher) does without them.
     pub fn update_zeros(&mut self, mut len_bytes: u64) {
         if let Inner::Sparse(hasher) = &mut self.0 {
             return hasher.zeros(len_bytes);

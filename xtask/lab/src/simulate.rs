@@ -60,7 +60,7 @@ struct Totals {
     seeds: u64,
     failed: u64,
     datagrams: u64,
-    /// Of those that have not failed.
+    /// Of the runs that have not failed.
     sum: Summary,
 }
 

@@ -1,6 +1,6 @@
 //! Builds our crates with coverage instrumentation for libFuzzer.
 //!
-//! Cargo asks a *workspace wrapper* to compile the members of a workspace and nobody else. That is us: the same program,
+//! Cargo asks a *workspace wrapper* to compile only the members of a workspace. That is us: the same program,
 //! started by cargo with a variable set. So the dependencies are those of any other build and are not built anew.
 
 use std::process::{Command, ExitCode};

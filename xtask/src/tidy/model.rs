@@ -94,7 +94,7 @@ impl Crate {
         }
     }
 
-    /// What a name means in a module, by way of so many imports at most.
+    /// What a name means in a module, by way of this number of imports at most.
     fn named(&self, module: usize, name: &str, imports: usize) -> Vec<Meaning> {
         let here = &self.modules[module];
         let child = self.module_at(&[&here.path[..], &[name.to_owned()]].concat());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// One round of one contender: calls a second, half of them and 99 % of them within so many µs, and what the bulk carried
+/// One round of one contender: calls a second, the median and the 99th percentile in µs, and what the bulk carried
 /// meanwhile in MB/s.
 pub(crate) type Sample = [f64; 4];
 

@@ -37,7 +37,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Starts both sides of `program` on the link, with a window fixed at so many bandwidth-delay products or with our
+    /// Starts both sides of `program` on the link, with a window fixed at this number of bandwidth-delay products or with our
     /// control; it ends after so much or, if its control collapses, after so long.
     pub(super) fn start(
         link: &Link,

@@ -40,7 +40,7 @@ struct State {
     links: BTreeMap<SocketAddr, Link>,
     /// What has arrived, by the host that sent it.
     delivered_bytes: BTreeMap<IpAddr, u64>,
-    /// By when they arrive; of those that arrive together, the one that was sent first is the first.
+    /// By time of arrival; if two arrive together, the one that was sent first comes first.
     on_the_way: BTreeMap<(Instant, u64), Packet>,
     sent: u64,
     trace: u64,

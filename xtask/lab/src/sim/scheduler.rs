@@ -83,7 +83,7 @@ struct Worker {
     told: mpsc::Receiver<WorkerState>,
 }
 
-/// From here on the worker runs, and the runtime waits until it is told something.
+/// From here on the worker runs, and the runtime waits for a message.
 struct Turn {
     /// None: goes on with what it has.
     work: Option<Work>,
@@ -127,7 +127,7 @@ fn start_worker(seed: u64) -> Worker {
         let _entered = runtime.enter();
         while let Some(Some(work)) = await_turn() {
             let panic = catch_unwind(AssertUnwindSafe(work)).err();
-            // Nobody hears it if the work was abandoned.
+            // The result is dropped if the work was abandoned.
             let _ = told.send(WorkerState::Ended(panic));
         }
     });

@@ -194,15 +194,21 @@ async fn a_directory_turned_into_a_link_meanwhile_is_not_followed() {
     assert_eq!(fs::read(outside.join("f")).unwrap(), b"not yours");
 }
 
-#[tokio::test]
-async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change() {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+/// As [`base`], and both sides have a file with the names `first`, `second` and `d/third`.
+async fn base_with_a_file_of_three_names() -> (World, RpcClient) {
     let (world, client) = base().await;
     write(&world.source(), "first", b"of three names");
     for name in ["second", "d/third"] {
         fs::hard_link(world.source().join("first"), world.source().join(name)).unwrap();
     }
     sync(&world, &client).await;
+    (world, client)
+}
+
+#[tokio::test]
+async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let (world, client) = base_with_a_file_of_three_names().await;
     assert_eq!(fs::metadata(world.dest().join("first")).unwrap().nlink(), 3);
     fs::set_permissions(world.source().join("first"), fs::Permissions::from_mode(0o640)).unwrap();
     written_at(world.source().join("first"), 1_000_000_000);
@@ -214,12 +220,7 @@ async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change(
 #[tokio::test]
 async fn a_name_that_became_a_file_of_its_own_takes_its_mode_and_time_from_no_other_name() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let (world, client) = base().await;
-    write(&world.source(), "first", b"of three names");
-    for name in ["second", "d/third"] {
-        fs::hard_link(world.source().join("first"), world.source().join(name)).unwrap();
-    }
-    sync(&world, &client).await;
+    let (world, client) = base_with_a_file_of_three_names().await;
     fs::remove_file(world.dest().join("second")).unwrap();
     write(&world.dest(), "second", b"of three names");
     fs::set_permissions(world.dest().join("second"), fs::Permissions::from_mode(0o600)).unwrap();

@@ -122,7 +122,7 @@ impl Keys {
             ("rate", format!("{}k", rate_mbit * 125.0)),
             ("rtt", rtt_ms.to_string()),
             ("ssl", if contender.program == Program::CurlHttps { " ssl" } else { "" }.to_owned()),
-            // Without these rsync gives up root for `nobody`, who may not enter our directory.
+            // Without these rsync gives up root for the user `nobody`, which may not enter our directory.
             ("user", if is_root() { "uid = root\ngid = root" } else { "" }.to_owned()),
         ]))
     }
@@ -204,7 +204,7 @@ fn rest_of_line(begin: &str, mut next: impl FnMut() -> Result<Option<String>>) -
     bail!("the server never said `{begin}`")
 }
 
-/// A port that nobody has now. It is given back before the server takes it: a race, but only against programs that ask
+/// A port that is free now. It is given back before the server takes it: a race, but only against programs that ask
 /// for it by number.
 fn free_port(listen: IpAddr) -> Result<u16> {
     Ok(TcpListener::bind((listen, 0)).context("no free port")?.local_addr()?.port())

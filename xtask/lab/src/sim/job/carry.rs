@@ -61,7 +61,7 @@ impl Job for Carry {
         };
         match (outcome, &self.trap) {
             (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
-            // The code that has set it removes it when it is told.
+            // The code that has set it removes it on notice.
             (Err(Stopped::Failed(error)), Some(trap)) if NOTICED.iter().any(|word| error.contains(word)) => {
                 let name = trap.file_name().unwrap_or_default();
                 fs::remove_file(ends(world).1.files().join(name)).map_err(Violation::from)?;

@@ -87,9 +87,9 @@ pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Differe
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             continue;
         }
-        let copied = copies.remove(&path);
-        let difference = copied.map_or(Ok(Some(Difference::Missing)), |copied| differ(&entry, &copied))?;
-        found.extend(difference.map(|difference| (path, difference)));
+        let differ = |copied| differ(&entry, &copied);
+        let differences = copies.remove(&path).map_or(Ok(vec![Difference::Missing]), differ)?;
+        found.extend(differences.into_iter().map(|difference| (path.clone(), difference)));
     }
     found.extend(copies.into_keys().map(|path| (path, Difference::Extra)));
     Ok(found)
@@ -133,9 +133,9 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
                 // What is put into a directory changes it, and it may be settled later.
                 (Some(version), Some(found)) if version.metadata.is_dir() && found.metadata.is_dir() => None,
                 // Those that could not be set are named, and mended by the next run.
-                (Some(version), Some(found)) => {
-                    differ(version, found)?.filter(|difference| *difference != Difference::Attributes)
-                }
+                (Some(version), Some(found)) => differ(version, found)?
+                    .into_iter()
+                    .find(|difference| *difference != Difference::Attributes),
             });
         }
         if let [old, new] = why[..] {
@@ -148,12 +148,25 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
 /// Whether the name is there and stands for the same beneath both.
 pub fn is_same_at(path: &Path, one: &Path, other: &Path) -> Result<bool> {
     let [one, other] = [one, other].map(|root| entry_at(&root.join(path)));
-    Ok(matches!((one, other), (Ok(one), Ok(other)) if differ(&one, &other)?.is_none()))
+    Ok(matches!((one, other), (Ok(one), Ok(other)) if differ(&one, &other)?.is_empty()))
 }
 
 /// All names beneath `root`.
 pub fn names(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(root)?.into_keys().collect())
+}
+
+/// Each two names beneath `root` that are one file.
+#[cfg(unix)]
+pub fn linked(root: &Path) -> Result<BTreeSet<(PathBuf, PathBuf)>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let (mut files, mut pairs) = (BTreeMap::<_, Vec<PathBuf>>::new(), BTreeSet::new());
+    for (path, entry) in entries(root)?.into_iter().filter(|(_, entry)| entry.metadata.is_file()) {
+        let names = files.entry(entry.metadata.ino()).or_default();
+        pairs.extend(names.iter().map(|name| (name.clone(), path.clone())));
+        names.push(path);
+    }
+    Ok(pairs)
 }
 
 /// Fails unless two files hold the same bytes.
@@ -203,37 +216,40 @@ fn entry_at(path: &Path) -> Result<Entry> {
     Ok(Entry { path: path.to_path_buf(), metadata })
 }
 
-fn differ(original: &Entry, copy: &Entry) -> Result<Option<Difference>> {
+/// If it is the content, that alone.
+fn differ(original: &Entry, copy: &Entry) -> Result<Vec<Difference>> {
     interrupt::check()?;
     let kind = original.metadata.file_type();
     if kind != copy.metadata.file_type() {
-        return Ok(Some(Difference::Kind));
+        return Ok(vec![Difference::Kind]);
     }
+    let mut found = Vec::new();
     let time = |entry: &Entry| entry.metadata.modified().context("this system keeps no times");
-    let has_other_time = time(original)? != time(copy)?;
+    if time(original)? != time(copy)? {
+        found.push(if kind.is_dir() { Difference::DirectoryTime } else { Difference::Time });
+    }
     if kind.is_symlink() {
         let target = |entry: &Entry| fs::read_link(&entry.path).context("cannot read a link");
-        let in_target = (target(original)? != target(copy)?).then_some(Difference::Target);
-        return Ok(in_target.or_else(|| has_other_time.then_some(Difference::Time)));
+        let is_same = target(original)? == target(copy)?;
+        return Ok(if is_same { found } else { vec![Difference::Target] });
     }
     let (original_bytes, copy_bytes) = (original.metadata.len(), copy.metadata.len());
     if kind.is_file() && original_bytes != copy_bytes {
-        return Ok(Some(Difference::Size(original_bytes, copy_bytes)));
+        return Ok(vec![Difference::Size(original_bytes, copy_bytes)]);
     }
     if kind.is_file()
         && let Some(offset) = first_different_byte(&original.path, &copy.path)?
     {
-        return Ok(Some(Difference::Content(offset)));
+        return Ok(vec![Difference::Content(offset)]);
     }
     let [original_mode, copy_mode] = [original, copy].map(|entry| mode_of(&entry.metadata));
     if original_mode != copy_mode {
-        return Ok(Some(Difference::Mode(original_mode, copy_mode)));
+        found.push(Difference::Mode(original_mode, copy_mode));
     }
     if attributes(&original.path)? != attributes(&copy.path)? {
-        return Ok(Some(Difference::Attributes));
+        found.push(Difference::Attributes);
     }
-    let in_time = if kind.is_file() { Difference::Time } else { Difference::DirectoryTime };
-    Ok(has_other_time.then_some(in_time))
+    Ok(found)
 }
 
 /// Sets an extended attribute of a file or directory.

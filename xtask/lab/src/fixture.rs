@@ -1,9 +1,7 @@
 //! Two sides of a transfer, each with its directory and its program's own: each run starts from the same state, may meet
 //! with something, and is followed by one that must end well.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -172,7 +170,7 @@ impl<'a> Fixture<'a> {
         for side in role.sides() {
             let (after, side) = (self.after(role), self.run.join(side));
             tree::expect_equal_whenever(&after, &side)?;
-            ensure!(linked(&after)? == linked(&side)?, "not the same names are one file");
+            ensure!(tree::linked(&after)? == tree::linked(&side)?, "not the same names are one file");
         }
         if role.is_sync() {
             tree::expect_equal(&self.run.join(OURS), &self.run.join(THEIRS))?;
@@ -210,18 +208,6 @@ impl<'a> Fixture<'a> {
     fn after(&self, role: Role) -> PathBuf {
         self.at(if role.is_sync() { "merged" } else { "new" })
     }
-}
-
-/// The names beneath `root` that are one file.
-fn linked(root: &Path) -> Result<BTreeSet<Vec<PathBuf>>> {
-    let mut files: BTreeMap<u64, Vec<PathBuf>> = BTreeMap::new();
-    for name in tree::names(root)? {
-        let found = fs::symlink_metadata(root.join(&name)).context("cannot look around")?;
-        if found.is_file() && found.nlink() > 1 {
-            files.entry(found.ino()).or_default().push(name);
-        }
-    }
-    Ok(files.into_values().collect())
 }
 
 /// Fails unless the program ended with one of these.

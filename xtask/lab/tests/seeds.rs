@@ -90,9 +90,8 @@ fn a_disk_that_forgets_what_it_called_durable_is_found() {
             scenario.trap = false;
             scenario.source_changes_at = None;
             scenario.cut_at_the_end = true;
-            (scenario.client_disk, scenario.server_disk) = (lying, lying);
-            let honest = DiskFaults::default();
-            let same = Scenario { client_disk: honest, server_disk: honest, ..scenario.clone() };
+            scenario.disks = [lying; 2];
+            let same = Scenario { disks: Default::default(), ..scenario.clone() };
             simulation.run_scenario(same).outcome.unwrap_or_else(|violation| panic!("{job:?}: {violation}"));
             simulation.run_scenario(scenario).outcome
         });
@@ -134,7 +133,7 @@ fn what_was_removed_stays_removed_though_the_power_was_cut_after_the_first_sync(
     for seed in 1..40 {
         let mut scenario = Scenario { job: Job::Sync, cut_at_the_end: true, ..Scenario::draw(seed) };
         scenario.faults.heal_at = Duration::ZERO;
-        (scenario.client_disk, scenario.server_disk) = (DiskFaults::default(), DiskFaults::default());
+        scenario.disks = Default::default();
         let report = simulation.run_scenario(scenario);
         report.outcome.unwrap_or_else(|violation| panic!("{:?}: {violation}", report.scenario));
     }

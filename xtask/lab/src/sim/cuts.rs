@@ -3,24 +3,20 @@
 use std::{num::NonZeroU64, path::Path, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use shiplane_protocols::{
-    Compression,
-    internals::{
-        sync::{SyncEvent, synchronise},
-        transfer::{Awaited, EventFn, TransferEvent, TransferOptions},
-    },
+use shiplane_protocols::internals::{
+    sync::SyncEvent,
+    transfer::{Awaited, EventFn, TransferEvent, TransferOptions},
 };
 use testlink::Rng;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::sim::{
-    disk::DiskFaults,
     job::{self, Stopped},
     network::Faults,
-    oracle::Violation,
+    oracle::{Violation, check_tidy},
     scenario::{Job, Scenario},
     tree::{self, Tree},
-    world::{Dialling, Machine, World, files_of},
+    world::{Program, Side, World},
 };
 
 /// What is transferred, over what, and when it is cut off.
@@ -72,80 +68,56 @@ pub(crate) async fn run(cuts: &CutSeries, files: &Path, keys: &Path) -> Result<V
     };
     let sent = cuts.tree();
     tree::write(&sent, &from.files())?;
-    let _server = world.serve(None)?;
+    let _server = world.start(Side::Server, 0, None)?;
     change_later(cuts, &world);
     let mut runs = Vec::new();
     for number in 0..MAX_RUNS {
-        let client = world.dial_from(number)?;
-        let (run, is_done) = one(cuts, &world, &client, from).await?;
-        world.kill_client(&client);
-        runs.push(run);
+        let client = world.start(Side::Client, number, None)?;
+        let (host, began) = (from.peer().addr.ip(), Instant::now());
+        let carried_before = world.network.delivered_bytes(host);
+        let seen = Arc::<Mutex<CutRun>>::default();
+        let attempt = Box::pin(attempt(cuts.job, &world, &client, &seen));
+        let ended = timeout(cuts.cut_after, attempt).await;
+        let took = began.elapsed();
+        world.kill(Side::Client, &client);
+        let is_done = ended.is_ok();
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(Stopped::Broken(violation))) => return Err(violation),
+            Ok(Err(Stopped::Failed(last))) => return Err(Violation::NotLive { healed: took, last }),
+            // What is on its way arrives; and the server finds out that its client has gone.
+            Err(_) => sleep(IDLE_TIMEOUT).await,
+        }
+        let carried_bytes = world.network.delivered_bytes(host) - carried_before;
+        runs.push(CutRun { carried_bytes, took, ..seen.lock().clone() });
         if is_done {
-            let (found, left) = files_of(to)?;
+            let (found, left) = to.read()?;
             if found != sent {
                 return Err(Violation::Missing { path: "something".to_owned() });
             }
-            if !left.is_empty() {
-                return Err(Violation::LeftOver { names: left });
-            }
-            return Ok(runs);
+            return check_tidy(true, left).map(|()| runs);
         }
     }
     Err(Violation::NotLive { healed: world.began.elapsed(), last: format!("after {runs:?}") })
 }
 
-/// A run, and whether it was done before it was cut off.
-async fn one(
-    cuts: &CutSeries,
-    world: &World,
-    client: &Dialling,
-    from: &Machine,
-) -> Result<(CutRun, bool), Violation> {
-    let host = from.addr().ip();
-    let (began, carried_before) = (Instant::now(), world.network.delivered_bytes(host));
-    let seen = Arc::<Mutex<CutRun>>::default();
-    let ended = timeout(cuts.cut_after, attempt(cuts.job, world, client, &seen)).await;
-    let is_done = match ended {
-        Ok(Ok(())) => true,
-        Ok(Err(Stopped::Broken(violation))) => return Err(violation),
-        Ok(Err(Stopped::Failed(last))) => return Err(Violation::NotLive { healed: began.elapsed(), last }),
-        Err(_) => false,
-    };
-    let took = began.elapsed();
-    if !is_done {
-        world.kill_client(client);
-        // What is on its way arrives; and the server finds out that its client has gone.
-        sleep(IDLE_TIMEOUT).await;
-    }
-    let carried_bytes = world.network.delivered_bytes(host) - carried_before;
-    let run = CutRun { carried_bytes, took, ..seen.lock().clone() };
-    Ok((run, is_done))
-}
-
 async fn attempt(
     job: Job,
     world: &World,
-    client: &Dialling,
+    client: &Program,
     seen: &Arc<Mutex<CutRun>>,
 ) -> Result<(), Stopped> {
     let client = job::connect(world, client).await?;
     let events = events(seen);
-    match job {
-        Job::Get => job::carry::get(world, &client, events).await,
-        Job::Push => job::carry::push(world, &client, events).await,
-        Job::Sync | Job::Deliver | Job::Call => {
-            let events = Arc::new(move |event| match event {
-                SyncEvent::Sending(event) | SyncEvent::Receiving(event) => events(event),
-                SyncEvent::Waiting
-                | SyncEvent::Scanning
-                | SyncEvent::Comparing
-                | SyncEvent::Planned(_)
-                | SyncEvent::Settling => {}
-            });
-            let synced = synchronise(&client, &job::sync::job(world), events).await;
-            synced.map(drop).map_err(|error| Stopped::by(&error))
-        }
+    if matches!(job, Job::Get | Job::Push) {
+        return job::carry::carry(world, &client, events).await;
     }
+    let events = Arc::new(move |event| {
+        if let SyncEvent::Sending(event) | SyncEvent::Receiving(event) = event {
+            events(event);
+        }
+    });
+    job::sync::sync(world, &client, events).await.map(drop)
 }
 
 /// Notes what a run says: of most things only the first time counts.
@@ -178,24 +150,14 @@ impl CutSeries {
     }
 
     fn scenario(&self) -> Scenario {
-        let disk = DiskFaults::default();
         Scenario {
             seed: 1,
             job: self.job,
             faults: Faults::none(self.bytes_per_second, self.queue_len_bytes, self.delay),
             lanes: TransferOptions::default().lanes,
             chunk_len_bytes: TransferOptions::default().chunk_len_bytes,
-            compression: Compression::Never,
             limit: self.limit,
-            client_kills: 0,
-            server_kills: 0,
-            client_disk: disk,
-            server_disk: disk,
-            cut_at_the_end: false,
-            trap: false,
-            attributes: false,
-            source_changes_at: None,
-            lie: None,
+            ..Scenario::default()
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::sim::{
     oracle::{PATIENCE, Violation, check_error},
     run::Summary,
     scenario,
-    world::{Dialling, Serving, Side, World},
+    world::{Program, Side, World},
 };
 
 /// Runs the seed's job to its end, and checks it all the way.
@@ -30,7 +30,7 @@ pub(crate) async fn run(world: &World) -> Result<Summary, Violation> {
 
 /// Something that the client does over and over until it has succeeded.
 trait Job {
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped>;
+    async fn attempt(&mut self, world: &World, client: &Program) -> Result<(), Stopped>;
 
     /// Checks what holds at any time.
     fn check(&self, world: &World) -> Result<(), Violation>;
@@ -56,18 +56,17 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
     let mut programs = Programs::start(world, job.methods())?;
     world.begin_disk_faults()?;
     world.move_the_client();
-    let (mut done, mut cut_at_the_end) = (Summary::default(), world.scenario.cut_at_the_end);
+    let mut cut_at_the_end = world.scenario.cut_at_the_end;
     loop {
         let ended = attempt(world, &mut job, &programs.client).await;
-        done.attempts += 1;
+        programs.done.attempts += 1;
         let last = match ended {
             Ended::Reported(Ok(())) => {
                 check(world, &job)?;
                 job.check_done(world, true)?;
                 if std::mem::take(&mut cut_at_the_end) {
-                    for side in [Side::Client, Side::Server] {
-                        programs.cut_power(world, side)?;
-                        done.cuts += 1;
+                    for side in Side::BOTH {
+                        programs.restart(world, side, true)?;
                     }
                     job.check_done(world, false)?;
                 }
@@ -78,19 +77,12 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
             }
             Ended::Reported(Err(Stopped::Broken(violation))) => return Err(violation),
             Ended::Reported(Err(Stopped::Failed(error))) => error,
-            Ended::Hangs => "the attempt hangs".to_owned(),
-            Ended::Killed(side) => {
-                programs.kill(world, side)?;
-                done.kills += 1;
-                format!("the {side:?} was killed")
-            }
-            Ended::Cut(side) => {
-                programs.cut_power(world, side)?;
-                done.cuts += 1;
-                format!("the power of the {side:?} was cut")
+            Ended::Killed { side, by_power_cut } => {
+                programs.restart(world, side, by_power_cut)?;
+                format!("the {side:?} was killed, by a power cut: {by_power_cut}")
             }
         };
-        tracing::debug!(at = ?world.began.elapsed(), attempt = done.attempts, last);
+        tracing::debug!(at = ?world.began.elapsed(), attempt = programs.done.attempts, last);
         check(world, &job)?;
         let healed = world.began.elapsed().saturating_sub(world.scenario.faults.heal_at);
         if healed > PATIENCE {
@@ -99,30 +91,32 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
         let pause_ms = world.rng().spread(1, 4_000);
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
-    done.took = world.began.elapsed();
-    Ok(done)
+    Ok(Summary { took: world.began.elapsed(), ..programs.done })
 }
 
 /// How an attempt ended.
 enum Ended {
     /// It told how.
     Reported(Result<(), Stopped>),
-    Hangs,
-    Killed(Side),
-    Cut(Side),
+    Killed {
+        side: Side,
+        by_power_cut: bool,
+    },
 }
 
-async fn attempt(world: &World, job: &mut impl Job, client: &Dialling) -> Ended {
+async fn attempt(world: &World, job: &mut impl Job, client: &Program) -> Ended {
     let kill = world.next_kill();
     let patience = kill.map_or(PATIENCE, |(_, after)| after);
+    // Not on the stack, for which it is too large where nothing is optimised.
+    let attempt = Box::pin(job.attempt(world, client));
     tokio::select! {
         biased;
-        () = world.client.power_is_cut() => Ended::Cut(Side::Client),
-        () = world.server.power_is_cut() => Ended::Cut(Side::Server),
-        told = timeout(patience, job.attempt(world, client)) => match (told, kill) {
+        () = world.client.power_is_cut() => Ended::Killed { side: Side::Client, by_power_cut: true },
+        () = world.server.power_is_cut() => Ended::Killed { side: Side::Server, by_power_cut: true },
+        told = timeout(patience, attempt) => match (told, kill) {
             (Ok(told), _) => Ended::Reported(told),
-            (Err(_), Some((side, _))) => Ended::Killed(side),
-            (Err(_), None) => Ended::Hangs,
+            (Err(_), Some((side, _))) => Ended::Killed { side, by_power_cut: false },
+            (Err(_), None) => Ended::Reported(Err(Stopped::Failed("the attempt hangs".to_owned()))),
         },
     }
 }
@@ -156,42 +150,37 @@ fn check(world: &World, job: &impl Job) -> Result<(), Violation> {
     job.check(world)
 }
 
-pub(crate) async fn connect(world: &World, client: &Dialling) -> Result<RpcClient, Stopped> {
-    client.connect(&world.server).await.map_err(|error| Stopped::by(&error))
+pub(crate) async fn connect(world: &World, client: &Program) -> Result<RpcClient, Stopped> {
+    let connection = client.transport.connect_to(world.server.peer()).await;
+    connection.map(RpcClient::new).map_err(|error| Stopped::by(&error))
 }
 
 /// The two programs, started again when they were killed.
 struct Programs {
-    client: Dialling,
-    server: Serving,
+    client: Program,
+    server: Program,
     methods: Option<Arc<Router>>,
     runs: u16,
+    done: Summary,
 }
 
 impl Programs {
     fn start(world: &World, methods: Option<Arc<Router>>) -> Result<Self, Violation> {
-        let server = world.serve(methods.clone())?;
-        Ok(Self { client: world.dial_from(0)?, server, methods, runs: 0 })
+        let server = world.start(Side::Server, 0, methods.clone())?;
+        let client = world.start(Side::Client, 0, None)?;
+        Ok(Self { client, server, methods, runs: 0, done: Summary::default() })
     }
 
-    /// The power goes, and comes back.
-    fn cut_power(&mut self, world: &World, side: Side) -> Result<(), Violation> {
-        world.cut_power(side)?;
-        self.kill(world, side)
-    }
-
-    fn kill(&mut self, world: &World, side: Side) -> Result<(), Violation> {
-        self.runs += 1;
-        match side {
-            Side::Client => {
-                world.kill_client(&self.client);
-                self.client = world.dial_from(self.runs)?;
-            }
-            Side::Server => {
-                world.kill_server(&self.server);
-                self.server = world.serve(self.methods.clone())?;
-            }
+    /// Kills a program, or cuts the power of its machine, and starts it again.
+    fn restart(&mut self, world: &World, side: Side, by_power_cut: bool) -> Result<(), Violation> {
+        if by_power_cut {
+            world.cut_power(side)?;
         }
+        *(if by_power_cut { &mut self.done.cuts } else { &mut self.done.kills }) += 1;
+        self.runs += 1;
+        let program = if side == Side::Client { &mut self.client } else { &mut self.server };
+        world.kill(side, program);
+        *program = world.start(side, self.runs, self.methods.clone())?;
         Ok(())
     }
 }

@@ -2,16 +2,18 @@
 
 mod faults;
 mod link;
-mod socket;
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    task::{Context, Poll},
 };
 
+use futures::StreamExt as _;
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use parking_lot::Mutex;
+use shiplane_transport::simulation;
 use testlink::Rng;
 use tokio::{
     sync::Notify,
@@ -19,11 +21,11 @@ use tokio::{
 };
 
 pub use self::faults::{Burst, Faults, Partition};
-use self::{link::Link, socket::Port};
+use self::link::Link;
 
 /// What connects the sockets that are bound to it.
 #[derive(Debug)]
-pub struct Network {
+pub(crate) struct Network {
     state: Mutex<State>,
     /// There is something earlier to deliver.
     changed: Notify,
@@ -34,7 +36,8 @@ struct State {
     rng: Rng,
     faults: Faults,
     began: Instant,
-    ports: BTreeMap<SocketAddr, Arc<Port>>,
+    /// The inboxes of the sockets that are bound.
+    ports: BTreeMap<SocketAddr, UnboundedSender<Datagram>>,
     /// By the address that a socket was bound to: the one that others see. It changes as those behind a NAT do.
     seen_as: BTreeMap<SocketAddr, SocketAddr>,
     links: BTreeMap<SocketAddr, Link>,
@@ -53,10 +56,22 @@ struct Packet {
     data: Vec<u8>,
 }
 
+/// Where it comes from, and what it is.
+type Datagram = (SocketAddr, Vec<u8>);
+
+/// A socket on the network.
+#[derive(Debug)]
+struct Socket {
+    network: Arc<Network>,
+    addr: SocketAddr,
+    /// The other end of the inbox: as long as this is here, the network's may go.
+    port: UnboundedSender<Datagram>,
+    inbox: Mutex<UnboundedReceiver<Datagram>>,
+}
+
 impl Network {
     /// A network that begins to fail now. It works for as long as it is held.
-    #[must_use]
-    pub fn new(faults: Faults, rng: Rng) -> Arc<Self> {
+    pub(crate) fn new(faults: Faults, rng: Rng) -> Arc<Self> {
         let state = State {
             rng,
             began: Instant::now(),
@@ -75,22 +90,21 @@ impl Network {
     }
 
     /// A socket at this address. The socket that had it before neither receives nor sends any more.
-    #[must_use]
-    pub fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn shiplane_transport::simulation::Socket> {
-        let port = Arc::new(Port::new(addr));
+    pub(crate) fn bind(self: &Arc<Self>, addr: SocketAddr) -> Arc<dyn simulation::Socket> {
+        let (port, inbox) = unbounded();
         let mut state = self.state.lock();
-        state.ports.insert(addr, Arc::clone(&port));
+        state.ports.insert(addr, port.clone());
         state.seen_as.insert(addr, addr);
-        Arc::new(socket::Socket::new(Arc::clone(self), port))
+        Arc::new(Socket { network: Arc::clone(self), addr, port, inbox: inbox.into() })
     }
 
     /// Cuts off the socket that is bound there, as when its machine has lost power.
-    pub fn unplug(&self, addr: SocketAddr) {
+    pub(crate) fn unplug(&self, addr: SocketAddr) {
         self.state.lock().ports.remove(&addr);
     }
 
     /// Gives the socket that is bound there another address as all others see it, as a NAT does that has lost its state.
-    pub fn change_address(&self, bound: SocketAddr) {
+    pub(crate) fn change_address(&self, bound: SocketAddr) {
         let mut state = self.state.lock();
         if let Some(seen) = state.seen_as.get_mut(&bound) {
             seen.set_port(seen.port() + 1);
@@ -98,13 +112,12 @@ impl Network {
     }
 
     /// What has arrived of all that this host has sent.
-    #[must_use]
-    pub fn delivered_bytes(&self, from: IpAddr) -> u64 {
+    pub(crate) fn delivered_bytes(&self, from: IpAddr) -> u64 {
         self.state.lock().delivered_bytes.get(&from).copied().unwrap_or_default()
     }
 
     /// From now on the links carry so much.
-    pub fn set_rate(&self, bytes_per_second: u64) {
+    pub(crate) fn set_rate(&self, bytes_per_second: u64) {
         let mut state = self.state.lock();
         let now = state.began.elapsed();
         state.faults.bytes_per_second = bytes_per_second;
@@ -112,24 +125,13 @@ impl Network {
     }
 
     /// How many datagrams were sent.
-    #[must_use]
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.state.lock().sent
     }
 
     /// A digest of everything that has happened, in order.
-    #[must_use]
-    pub fn trace(&self) -> u64 {
+    pub(crate) fn trace(&self) -> u64 {
         self.state.lock().trace
-    }
-
-    /// Sends one datagram for the holder of `port`.
-    fn send(&self, port: &Arc<Port>, to: SocketAddr, data: &[u8]) {
-        let mut state = self.state.lock();
-        if state.ports.get(&port.addr).is_some_and(|current| Arc::ptr_eq(current, port)) {
-            state.send(port.addr, to, data);
-            self.changed.notify_one();
-        }
     }
 
     async fn deliver(self: Arc<Self>) {
@@ -155,15 +157,11 @@ impl State {
         let from = self.seen_as.get(&bound).copied().unwrap_or(bound);
         let at = now - self.began;
         let link = self.links.entry(bound).or_insert_with(|| Link::new(&self.faults));
-        let fates = link.fates(&self.faults, &mut self.rng, at, data.len());
-        self.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), fates.len() as u64]);
-        for fate in fates {
-            let mut data = data.to_vec();
-            for bit in fate.flipped_bits {
-                data[bit / 8] ^= 1 << (bit % 8);
-            }
+        let copies = link.carry(&self.faults, &mut self.rng, at, data);
+        self.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), copies.len() as u64]);
+        for (delay, data) in copies {
             self.sent += 1;
-            self.on_the_way.insert((now + fate.delay, self.sent), Packet { from, to, data });
+            self.on_the_way.insert((now + delay, self.sent), Packet { from, to, data });
         }
     }
 
@@ -177,7 +175,8 @@ impl State {
             let bound = self.seen_as.iter().find(|(_, seen)| **seen == packet.to).map(|(bound, _)| *bound);
             if let Some(port) = bound.and_then(|bound| self.ports.get(&bound)) {
                 *self.delivered_bytes.entry(packet.from.ip()).or_default() += packet.data.len() as u64;
-                port.push(packet.from, packet.data);
+                // Its program may have ended.
+                let _unheard = port.unbounded_send((packet.from, packet.data));
             }
         }
     }
@@ -190,8 +189,29 @@ impl State {
     }
 }
 
+impl simulation::Socket for Socket {
+    fn local_addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    fn send(&self, to: SocketAddr, datagram: &[u8]) {
+        let mut state = self.network.state.lock();
+        if state.ports.get(&self.addr).is_some_and(|port| port.same_receiver(&self.port)) {
+            state.send(self.addr, to, datagram);
+            self.network.changed.notify_one();
+        }
+    }
+
+    fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<(usize, SocketAddr)> {
+        let Poll::Ready(Some((addr, data))) = self.inbox.lock().poll_next_unpin(cx) else {
+            return Poll::Pending;
+        };
+        // As the kernel does, it cuts off what is too long.
+        let len = data.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&data[..len]);
+        Poll::Ready((len, addr))
+    }
+}
+
 /// An odd number with its bits well spread.
 const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;
-
-/// The longest that anything is on its way.
-pub const MAX_DELAY: Duration = Duration::from_secs(5);

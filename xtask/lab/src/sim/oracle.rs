@@ -1,6 +1,6 @@
 //! Checks the invariants that hold for every seed.
 
-use std::{fmt::Debug, io, time::Duration};
+use std::{fmt::Debug, io, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ pub enum Violation {
     #[error("safety: success was told, and of the two sides {what}")]
     OtherMetadata { what: String },
     #[error("safety: {names:?} is one file on one side only")]
-    OtherNames { names: (String, String) },
+    OtherNames { names: (PathBuf, PathBuf) },
     #[error("safety: success was told, and {names:?} are left")]
     LeftOver { names: Vec<String> },
     #[error("safety: something was written outside of the root")]
@@ -60,7 +60,6 @@ pub struct Allowed(Vec<Tree>);
 
 impl Allowed {
     /// One version.
-    #[must_use]
     pub fn only(tree: Tree) -> Self {
         Self(vec![tree])
     }
@@ -71,9 +70,6 @@ impl Allowed {
     }
 
     /// Whatever is there is one of the versions, whole.
-    ///
-    /// # Errors
-    /// What is not.
     pub fn check(&self, found: &Tree) -> Result<(), Violation> {
         for (path, content) in found {
             let versions: Vec<_> = self.0.iter().filter_map(|tree| tree.get(path)).collect();
@@ -90,9 +86,6 @@ impl Allowed {
 
     /// All of it is there; files that were changed meanwhile in any version, since the last one may have come after
     /// the transfer had read them.
-    ///
-    /// # Errors
-    /// What is missing, or wrong.
     pub fn check_whole(&self, found: &Tree) -> Result<(), Violation> {
         self.check(found)?;
         let Some(last) = self.0.last() else { return Ok(()) };
@@ -104,15 +97,18 @@ impl Allowed {
 }
 
 /// An error that blames the peer or the network for a violation that does not happen here.
-///
-/// # Errors
-/// If it is one.
-pub fn check_error(error: &impl Debug) -> Result<(), Violation> {
+pub(crate) fn check_error(error: &impl Debug) -> Result<(), Violation> {
     let text = format!("{error:?}");
-    match BLAMES.iter().any(|word| text.contains(word)) {
-        true => Err(Violation::Blamed { error: text }),
-        false => Ok(()),
+    if BLAMES.iter().any(|word| text.contains(word)) {
+        Err(Violation::Blamed { error: text })
+    } else {
+        Ok(())
     }
+}
+
+/// Nothing of shiplane's own is left, if that is to hold.
+pub(crate) fn check_tidy(is_tidy: bool, left: Vec<String>) -> Result<(), Violation> {
+    if is_tidy && !left.is_empty() { Err(Violation::LeftOver { names: left }) } else { Ok(()) }
 }
 
 /// How the errors are called that honest peers never cause.

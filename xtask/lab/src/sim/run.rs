@@ -53,9 +53,6 @@ pub struct Summary {
 
 impl Simulation {
     /// With a place for its files.
-    ///
-    /// # Errors
-    /// The system's, when there is no place for the files.
     pub fn new() -> std::io::Result<Self> {
         let memory = Path::new("/dev/shm");
         let scratch = if memory.is_dir() { TempDir::new_in(memory)? } else { TempDir::new()? };
@@ -63,13 +60,11 @@ impl Simulation {
     }
 
     /// Runs a seed from its beginning to its end.
-    #[must_use]
     pub fn run(&self, seed: u64) -> Report {
         self.run_scenario(Scenario::draw(seed))
     }
 
     /// Runs what somebody has thought of.
-    #[must_use]
     pub fn run_scenario(&self, scenario: Scenario) -> Report {
         let drawn = scenario.clone();
         let ran = self.apart(scenario.seed, move |files, keys| in_virtual_time(run_here(drawn, files, keys)));
@@ -79,9 +74,6 @@ impl Simulation {
     }
 
     /// Cuts a transfer off, again and again, until it is done.
-    ///
-    /// # Errors
-    /// What has failed but by a cut.
     pub fn run_cuts(&self, cuts: CutSeries) -> Result<Vec<CutRun>, Violation> {
         self.apart(1, move |files, keys| in_virtual_time(cuts::run(&cuts, files, keys)))??
     }

@@ -8,7 +8,7 @@ use testlink::Rng;
 use crate::sim::{disk::DiskFaults, network::Faults};
 
 /// All that is drawn before anything happens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Scenario {
     /// What it was drawn from.
     pub seed: u64,
@@ -24,14 +24,10 @@ pub struct Scenario {
     pub compression: Compression,
     /// To which either side limits itself.
     pub limit: Option<NonZeroU64>,
-    /// The chance of each attempt that the dialling program is killed in it, of a million.
-    pub client_kills: u32,
-    /// The same of the serving one.
-    pub server_kills: u32,
-    /// What goes wrong on the disk of the dialling machine.
-    pub client_disk: DiskFaults,
-    /// And on that of the serving one.
-    pub server_disk: DiskFaults,
+    /// The chance of each attempt that the dialling program is killed in it, of a million; and the same of the serving one.
+    pub kills: [u32; 2],
+    /// What goes wrong on the disk of the dialling machine, and on that of the serving one.
+    pub disks: [DiskFaults; 2],
     /// The power of both is cut right after success was told: it must be durable by then.
     pub cut_at_the_end: bool,
     /// A link that leads outside stands where a directory is to be written, until it is found.
@@ -45,9 +41,10 @@ pub struct Scenario {
 }
 
 /// What is done over and over until it has succeeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Job {
     /// A tree is fetched.
+    #[default]
     Get,
     /// A tree is pushed.
     Push,
@@ -74,7 +71,6 @@ pub enum Lie {
 
 impl Scenario {
     /// What the seed says.
-    #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let job = rng.pick(&[Job::Get, Job::Get, Job::Push, Job::Push, Job::Sync, Job::Deliver]);
@@ -93,10 +89,8 @@ impl Scenario {
             chunk_len_bytes: rng.spread(4 << 10, 2 << 20),
             compression: rng.pick(&[Compression::Never, Compression::Auto, Compression::Always]),
             limit: None,
-            client_kills: if rng.chance(300_000) { 400_000 } else { 0 },
-            server_kills: if rng.chance(300_000) { 400_000 } else { 0 },
-            client_disk: DiskFaults::draw(&mut rng),
-            server_disk: DiskFaults::draw(&mut rng),
+            kills: [(); 2].map(|()| if rng.chance(300_000) { 400_000 } else { 0 }),
+            disks: [(); 2].map(|()| DiskFaults::draw(&mut rng)),
             cut_at_the_end: !matches!(job, Job::Deliver | Job::Call) && rng.chance(300_000),
             trap: is_one_way && rng.chance(100_000),
             attributes: !seed.is_multiple_of(3),

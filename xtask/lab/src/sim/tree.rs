@@ -10,12 +10,15 @@ use std::{
 };
 
 use testlink::Rng;
+use walkdir::WalkDir;
+use xtask::tree::Difference;
+
+use crate::sim::{oracle::Violation, world::set_up};
 
 /// By path: the content of a file, nothing for a directory, for a link [`link_to`] what it points to.
 pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
 
 /// A few directories, and files in them, of which some are alike.
-#[must_use]
 pub fn draw(rng: &mut Rng) -> Tree {
     let mut tree = Tree::new();
     let mut directories = vec![String::new()];
@@ -38,10 +41,7 @@ pub fn draw(rng: &mut Rng) -> Tree {
 
 /// Adds symbolic links and files with several names to a tree that was written below `root`; gives all of it modes, times
 /// and attributes.
-///
-/// # Errors
-/// The system's.
-pub fn add_names(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Result<()> {
+pub(crate) fn add_names(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Result<()> {
     let directories: Vec<_> =
         tree.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| path.clone()).collect();
     let draw = |rng: &mut Rng| format!("{}/", directories[rng.between(0, directories.len() as u64) as usize]);
@@ -70,10 +70,7 @@ pub fn add_names(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Result<()> 
 }
 
 /// Gives something below `root` another mode, time or attribute.
-///
-/// # Errors
-/// The system's.
-pub fn describe_any(root: &Path, rng: &mut Rng) -> io::Result<()> {
+pub(crate) fn describe_any(root: &Path, rng: &mut Rng) -> io::Result<()> {
     let tree = read(root)?.0;
     let any = tree.iter().nth(rng.between(0, tree.len() as u64) as usize);
     any.map_or(Ok(()), |(path, content)| describe(&root.join(path), content.as_deref(), rng))
@@ -81,10 +78,7 @@ pub fn describe_any(root: &Path, rng: &mut Rng) -> io::Result<()> {
 
 /// Changes what is not content below `root`, as users do: a mode with a time and an attribute, a link, or another name of
 /// a file that has several.
-///
-/// # Errors
-/// The system's.
-pub fn edit_names(root: &Path, rng: &mut Rng) -> io::Result<()> {
+pub(crate) fn edit_names(root: &Path, rng: &mut Rng) -> io::Result<()> {
     let tree = read(root)?.0;
     let any = tree.iter().nth(rng.between(0, tree.len() as u64) as usize);
     let Some((name, content)) = any else { return Ok(()) };
@@ -139,8 +133,7 @@ impl Metadata {
 }
 
 /// Whether it is a file of one name, that may be changed by itself.
-#[must_use]
-pub fn is_single(path: &str, content: Option<&[u8]>) -> bool {
+pub(crate) fn is_single(path: &str, content: Option<&[u8]>) -> bool {
     is_file(content) && !path.rsplit('/').next().is_some_and(|name| name.starts_with("h."))
 }
 
@@ -149,51 +142,33 @@ pub(crate) fn is_file(content: Option<&[u8]>) -> bool {
 }
 
 /// What stands for a link in a tree.
-#[must_use]
-pub fn link_to(target: &Path) -> Vec<u8> {
+fn link_to(target: &Path) -> Vec<u8> {
     [LINK, target.as_os_str().as_encoded_bytes()].concat()
 }
 
-/// Says of which path the two sides have the same content, but another time or mode, or with `attributes` others of those.
-///
-/// # Errors
-/// The system's.
-pub fn other_metadata(one: &Path, other: &Path, attributes: bool) -> io::Result<Option<String>> {
-    let [(tree, _), (there, _)] = [read(one)?, read(other)?];
-    for (path, content) in tree.iter().filter(|(path, content)| there.get(*path) == Some(content)) {
-        let sides = [one.join(path), other.join(path)];
-        let difference = if content.is_none() || is_file(content.as_deref()) {
-            let [mut here, mut there] = [Metadata::of(&sides[0])?, Metadata::of(&sides[1])?];
-            [&mut here, &mut there].into_iter().for_each(|side| side.attributes.retain(|_| attributes));
-            (here != there).then(|| format!("{here:?} and {there:?}"))
-        } else {
-            let [here, there] = sides.map(|path| fs::symlink_metadata(path)?.modified());
-            let (here, there) = (here?, there?);
-            (here != there).then(|| format!("{here:?} and {there:?}"))
-        };
-        if let Some(difference) = difference {
-            return Ok(Some(format!("{path} has {difference}")));
+/// Fails if something with the same content on both sides has another time or mode, or with `attributes` others of those.
+pub(crate) fn check_metadata(one: &Path, other: &Path, attributes: bool) -> Result<(), Violation> {
+    let differences = xtask::tree::differences(one, other).map_err(set_up)?;
+    let counts = |difference: Difference| {
+        !difference.is_content() && (attributes || difference != Difference::Attributes)
+    };
+    let found = differences.into_iter().find(|(path, found)| !is_own(path) && counts(*found));
+    match found {
+        Some((path, what)) => {
+            Err(Violation::OtherMetadata { what: format!("{path:?} has another {what:?}") })
         }
+        None => Ok(()),
     }
-    Ok(None)
 }
 
-/// Each two names below `root` that are one file.
-///
-/// # Errors
-/// The system's.
-pub fn other_names(root: &Path) -> io::Result<BTreeSet<(String, String)>> {
-    let (mut files, mut pairs) = (BTreeMap::<_, Vec<String>>::new(), BTreeSet::new());
-    for (path, _) in read(root)?.0.into_iter().filter(|(_, content)| is_file(content.as_deref())) {
-        let names = files.entry(fs::symlink_metadata(root.join(&path))?.ino()).or_default();
-        pairs.extend(names.iter().map(|name| (name.clone(), path.clone())));
-        names.push(path);
-    }
-    Ok(pairs)
+/// Each two names of a machine's below `root` that are one file.
+pub(crate) fn linked(root: &Path) -> Result<BTreeSet<(PathBuf, PathBuf)>, Violation> {
+    let pairs = xtask::tree::linked(root).map_err(set_up)?.into_iter();
+    Ok(pairs.filter(|(one, other)| !is_own(one) && !is_own(other)).collect())
 }
 
 /// A content of that length: one that shrinks, one that was there before, or noise.
-pub fn content(rng: &mut Rng, len_bytes: usize) -> Vec<u8> {
+pub(crate) fn content(rng: &mut Rng, len_bytes: usize) -> Vec<u8> {
     match rng.between(0, 4) {
         0 => b"the same line over and over\n".iter().copied().cycle().take(len_bytes).collect(),
         1 => Rng::new(1).bytes(len_bytes),
@@ -202,10 +177,7 @@ pub fn content(rng: &mut Rng, len_bytes: usize) -> Vec<u8> {
 }
 
 /// Writes it below `root`.
-///
-/// # Errors
-/// The system's.
-pub fn write(tree: &Tree, root: &Path) -> io::Result<()> {
+pub(crate) fn write(tree: &Tree, root: &Path) -> io::Result<()> {
     fs::create_dir_all(root)?;
     for (path, content) in tree {
         match content {
@@ -217,10 +189,7 @@ pub fn write(tree: &Tree, root: &Path) -> io::Result<()> {
 }
 
 /// Writes a file. When that was is drawn from its content: the time on the wall would be another in the next run.
-///
-/// # Errors
-/// The system's.
-pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::write(path, content)?;
     let drawn = content.iter().fold(content.len() as u64, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte));
     let written_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + drawn % 1_000_000);
@@ -228,41 +197,31 @@ pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 /// Everything below `root`, but for what goes by a name of shiplane's own; those names.
-///
-/// # Errors
-/// The system's.
-pub fn read(root: &Path) -> io::Result<(Tree, Vec<String>)> {
+pub(crate) fn read(root: &Path) -> io::Result<(Tree, Vec<String>)> {
     let (mut tree, mut own) = (Tree::new(), Vec::new());
-    let mut open = vec![root.to_owned()];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let path = entry?.path();
-            if is_own(&path) {
-                own.push(name_of(root, &path));
-                continue;
-            }
-            let kind = fs::symlink_metadata(&path)?.file_type();
-            let name = name_of(root, &path);
+    let mut entries = WalkDir::new(root).min_depth(1).into_iter();
+    while let Some(entry) = entries.next().transpose()? {
+        let (path, kind) = (entry.path(), entry.file_type());
+        let name = path.strip_prefix(root).unwrap_or(path).to_string_lossy().into_owned();
+        if is_own(path) {
+            own.push(name);
             if kind.is_dir() {
-                tree.insert(name, None);
-                open.push(path);
-            } else if kind.is_file() {
-                tree.insert(name, Some(fs::read(&path)?));
-            } else {
-                tree.insert(name, Some(link_to(&fs::read_link(&path)?)));
+                entries.skip_current_dir();
             }
+            continue;
         }
+        let content = match (kind.is_dir(), kind.is_file()) {
+            (true, _) => None,
+            (_, true) => Some(fs::read(path)?),
+            _ => Some(link_to(&fs::read_link(path)?)),
+        };
+        tree.insert(name, content);
     }
     Ok((tree, own))
 }
 
 fn is_own(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".shiplane-"))
-}
-
-fn name_of(root: &Path, path: &Path) -> String {
-    let name: PathBuf = path.strip_prefix(root).unwrap_or(path).to_owned();
-    name.to_string_lossy().into_owned()
 }
 
 /// Ordinary, long, of another script, and one that sorts before its directory's separator.
@@ -303,14 +262,15 @@ mod tests {
         }
         assert!(read(&from).expect("a tree").0 == drawn);
         xtask::tree::copy(&from, &to).expect("a copy");
-        let differs = || other_metadata(&from, &to, true).expect("stats");
-        assert_eq!((differs(), other_names(&from).expect("names").is_empty()), (None, false));
-        assert_eq!(other_names(&from).expect("names"), other_names(&to).expect("names"));
+        let differs =
+            |attributes| check_metadata(&from, &to, attributes).err().map(|error| error.to_string());
+        assert_eq!((differs(true), linked(&from).expect("names").is_empty()), (None, false));
+        assert_eq!(linked(&from).expect("names"), linked(&to).expect("names"));
         for (path, content) in &drawn {
             let (one, other) = (from.join(path), to.join(path));
             if content.is_some() && !is_file(content.as_deref()) {
                 describe(&other, content.as_deref(), &mut rng).expect("a time");
-                assert!(differs().is_some_and(|said| said.starts_with(path)));
+                assert!(differs(true).is_some_and(|said| said.contains(path)));
                 let time = fs::symlink_metadata(&one).expect("a time").modified().expect("a time").into();
                 filetime::set_symlink_file_times(&other, time, time).expect("a time");
                 continue;
@@ -320,18 +280,18 @@ mod tests {
             let attributes = vec![("user.drawn".to_owned(), b"another".to_vec())];
             for changed in [Metadata { mode, ..kept.clone() }, Metadata { modified, ..kept.clone() }] {
                 changed.apply(&other).expect("another");
-                assert!(differs().is_some(), "{path}");
+                assert!(differs(false).is_some(), "{path}");
                 kept.apply(&other).expect("the same");
             }
             if !kept.attributes.is_empty() {
                 Metadata { attributes, ..kept.clone() }.apply(&other).expect("another");
-                assert!(differs().is_some() && other_metadata(&from, &to, false).expect("stats").is_none());
+                assert!(differs(true).is_some() && differs(false).is_none());
                 kept.apply(&other).expect("the same");
             }
         }
-        assert_eq!(differs(), None);
+        assert_eq!(differs(true), None);
         fs::copy(to.join("h.0"), to.join("alone")).expect("a copy");
         fs::rename(to.join("alone"), to.join("h.0")).expect("a name");
-        assert_ne!(other_names(&from).expect("names"), other_names(&to).expect("names"));
+        assert_ne!(linked(&from).expect("names"), linked(&to).expect("names"));
     }
 }

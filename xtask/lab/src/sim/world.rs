@@ -12,10 +12,9 @@ use parking_lot::{Mutex, MutexGuard};
 use shiplane_access::internals::{AccessControl, Grant, PeersFile, Scope, StandingPeer};
 use shiplane_files::internals::{SourceRoot, sync::SyncState};
 use shiplane_protocols::internals::{FileServer, WriteLimits, transfer::TransferOptions};
-use shiplane_rpc::{Router, RpcClient};
+use shiplane_rpc::Router;
 use shiplane_transport::{
-    ConnectError, Identity, PeerAddr, PeerId, QuicTransport, RateLimit, RateLimiter, TransportConfig, Trust,
-    internals::LaneThreads,
+    Identity, PeerAddr, QuicTransport, RateLimit, RateLimiter, TransportConfig, Trust, internals::LaneThreads,
 };
 use testlink::Rng;
 use tokio::{task::JoinHandle, time::Instant};
@@ -41,8 +40,7 @@ pub(crate) struct World {
 
 /// One of the two: what is on its disk, and where it is reached.
 pub(crate) struct Machine {
-    identity: PathBuf,
-    pub(crate) id: PeerId,
+    identity: Identity,
     directory: PathBuf,
     state: Mutex<MachineState>,
 }
@@ -55,14 +53,13 @@ struct MachineState {
 }
 
 impl Machine {
-    fn new(directory: PathBuf, identity: PathBuf, host: u8) -> Result<Self, Violation> {
+    fn new(directory: PathBuf, identity: Identity, host: u8) -> Result<Arc<Self>, Violation> {
         for part in ["files", "outside", "rules"] {
             fs::create_dir_all(directory.join(part))?;
         }
         fs::write(directory.join("outside/kept"), KEPT)?;
-        let id = Identity::load_or_create(&identity).map_err(set_up)?.peer_id();
         let addr = SocketAddr::from(([10, 0, 0, host], 1000));
-        Ok(Self { identity, id, directory, state: MachineState { addr, disks: Vec::new() }.into() })
+        Ok(Self { identity, directory, state: MachineState { addr, disks: Vec::new() }.into() }.into())
     }
 
     fn disk(&self) -> Option<Arc<Disk>> {
@@ -117,14 +114,13 @@ impl Machine {
         self.directory.join("outside")
     }
 
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.state.lock().addr
+    pub(crate) fn peer(&self) -> PeerAddr {
+        PeerAddr { id: self.identity.peer_id(), addr: self.state.lock().addr }
     }
 
-    fn move_to_port(&self, port: u16) -> SocketAddr {
-        let mut state = self.state.lock();
-        state.addr.set_port(port);
-        state.addr
+    /// Its files, and what goes by a name of shiplane's own.
+    pub(crate) fn read(&self) -> io::Result<(tree::Tree, Vec<String>)> {
+        tree::read(&self.files())
     }
 
     /// Nothing was written outside.
@@ -144,15 +140,11 @@ fn is_known(path: &Path) -> bool {
     ["files", "outside", "state", "rules"].iter().any(|name| path.ends_with(name))
 }
 
-/// The serving program, as long as it runs.
-pub(crate) struct Serving {
-    transport: Arc<QuicTransport>,
-    running: JoinHandle<()>,
-}
-
-/// The dialling program, as long as it runs.
-pub(crate) struct Dialling {
+/// The program of a machine, as long as it runs.
+pub(crate) struct Program {
     pub(crate) transport: Arc<QuicTransport>,
+    /// What a server does.
+    serving: Option<JoinHandle<()>>,
 }
 
 impl World {
@@ -160,15 +152,17 @@ impl World {
     pub(crate) fn new(scenario: Scenario, scratch: &Path, keys: &Path) -> Result<Self, Violation> {
         let mut rng = Rng::new(scenario.seed ^ WORLD);
         let network = Network::new(scenario.faults.clone(), rng.fork());
-        let mut names = sorted_keys(keys)?;
+        let load = |name| Identity::load_or_create(&keys.join(name)).map_err(set_up);
+        let mut identities = [load("one")?, load("other")?];
+        identities.sort_by_key(Identity::peer_id);
         // Of two keys, which is the greater decides some things.
         if rng.chance(500_000) {
-            names.reverse();
+            identities.reverse();
         }
-        let [client, server] = names;
+        let [client, server] = identities;
         Ok(Self {
-            client: Machine::new(scratch.join("client"), client, 1)?.into(),
-            server: Machine::new(scratch.join("server"), server, 2)?.into(),
+            client: Machine::new(scratch.join("client"), client, 1)?,
+            server: Machine::new(scratch.join("server"), server, 2)?,
             rng: rng.into(),
             began: Instant::now(),
             network,
@@ -176,25 +170,29 @@ impl World {
         })
     }
 
+    fn machine(&self, side: Side) -> &Arc<Machine> {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
     /// From now on the disks fail.
     pub(crate) fn begin_disk_faults(&self) -> Result<(), Violation> {
-        let Scenario { client_disk, server_disk, ref faults, .. } = self.scenario;
-        let client = self.rng().fork();
-        let server = self.rng().fork();
-        self.client.begin_faults(client_disk, faults.heal_at, client)?;
-        self.server.begin_faults(server_disk, faults.heal_at, server)
+        Side::BOTH.into_iter().try_for_each(|side| {
+            let (faults, heal_at) = (self.scenario.disks[side as usize], self.scenario.faults.heal_at);
+            let rng = self.rng().fork();
+            self.machine(side).begin_faults(faults, heal_at, rng)
+        })
     }
 
     /// Cuts the power of a machine and turns it on again.
     pub(crate) fn cut_power(&self, side: Side) -> Result<(), Violation> {
-        let (machine, faults) = match side {
-            Side::Client => (&self.client, self.scenario.client_disk),
-            Side::Server => (&self.server, self.scenario.server_disk),
-        };
-        self.network.unplug(machine.addr());
+        let machine = self.machine(side);
+        self.network.unplug(machine.peer().addr);
         let heal_in = self.scenario.faults.heal_at.saturating_sub(self.began.elapsed());
         let rng = self.rng().fork();
-        machine.cut_power(faults, heal_in, rng)
+        machine.cut_power(self.scenario.disks[side as usize], heal_in, rng)
     }
 
     /// Nothing fails any more.
@@ -208,79 +206,73 @@ impl World {
         self.rng.lock()
     }
 
-    pub(crate) fn is_healed(&self) -> bool {
-        self.scenario.faults.is_healed(self.began.elapsed())
-    }
-
     pub(crate) fn transfer_options(&self) -> TransferOptions {
         let Scenario { lanes, chunk_len_bytes, compression, limit, .. } = self.scenario;
         let rate = limit.map(|limit| RateLimiter::new(RateLimit::per_second(limit)));
         TransferOptions { lanes, chunk_len_bytes, compression, rate, ..TransferOptions::default() }
     }
 
-    /// Starts the server's program: one that serves files, or one with these methods.
-    pub(crate) fn serve(&self, methods: Option<Arc<Router>>) -> Result<Serving, Violation> {
+    /// Starts a program: a client, on a port that none of the `runs` before has used, or a server of files or of these
+    /// methods, on the same port after a restart, as servers have it.
+    pub(crate) fn start(
+        &self,
+        side: Side,
+        runs: u16,
+        methods: Option<Arc<Router>>,
+    ) -> Result<Program, Violation> {
+        if side == Side::Client {
+            self.client.state.lock().addr.set_port(1000 + runs * 100);
+            return Ok(Program { transport: self.bind(side, Trust::none())?, serving: None });
+        }
         let peers = self.server.directory.join("rules/peers");
         let name = "client".parse().map_err(set_up)?;
         let grant = Grant { read: true, write: true, paths: Scope::everything() };
-        let client = StandingPeer { name, id: self.client.id, grant, at: None };
+        let client = StandingPeer { name, id: self.client.peer().id, grant, at: None };
         PeersFile::at(&peers).add(&client).map_err(set_up)?;
         let access = Arc::new(AccessControl::open(&peers));
-        // The same port after a restart, as servers have it.
-        let transport = Arc::new(self.bind(&self.server, AccessControl::trust(&access))?);
+        let transport = self.bind(side, AccessControl::trust(&access))?;
         let root = SourceRoot::open(&self.server.files()).map_err(set_up)?;
         let options = self.transfer_options();
         let limits = WriteLimits { attributes: self.scenario.attributes, ..WriteLimits::default() };
         let files = self.server.files();
         let server = FileServer::new(root, access, options).writable(limits);
         let server = Arc::new(server.syncing(&files, self.server.sync_state()));
-        let serving = Arc::clone(&transport);
-        let running = match methods {
-            None => tokio::spawn(server.run(serving, CancellationToken::new())),
+        let accepting = Arc::clone(&transport);
+        let serving = Some(match methods {
+            None => tokio::spawn(server.run(accepting, CancellationToken::new())),
             Some(router) => tokio::spawn(async move {
-                while let Ok((_addr, connection)) = serving.accept().await {
+                while let Ok((_addr, connection)) = accepting.accept().await {
                     tokio::spawn(Arc::clone(&router).serve(connection));
                 }
             }),
-        };
-        Ok(Serving { transport, running })
+        });
+        Ok(Program { transport, serving })
     }
 
-    /// Starts the client's program, on a port that was not used before.
-    pub(crate) fn dial_from(&self, run: u16) -> Result<Dialling, Violation> {
-        self.client.move_to_port(1000 + run * 100);
-        Ok(Dialling { transport: Arc::new(self.bind(&self.client, Trust::none())?) })
+    /// Ends a program without a word, as by a signal.
+    pub(crate) fn kill(&self, side: Side, program: &Program) {
+        self.network.unplug(self.machine(side).peer().addr);
+        program.serving.iter().for_each(JoinHandle::abort);
+        program.transport.close();
     }
 
-    /// Ends the server's program without a word, as by a signal.
-    pub(crate) fn kill_server(&self, server: &Serving) {
-        self.network.unplug(self.server.addr());
-        server.running.abort();
-        server.transport.close();
-    }
-
-    /// The same of the client's.
-    pub(crate) fn kill_client(&self, client: &Dialling) {
-        self.network.unplug(self.client.addr());
-        client.transport.close();
-    }
-
-    fn bind(&self, machine: &Machine, trust: Trust) -> Result<QuicTransport, Violation> {
-        let mut seed = [0; 32];
-        seed.copy_from_slice(&self.rng().bytes(32));
-        QuicTransport::builder()
-            .identity(Identity::load_or_create(&machine.identity).map_err(set_up)?)
+    fn bind(&self, side: Side, trust: Trust) -> Result<Arc<QuicTransport>, Violation> {
+        let (machine, mut seed) = (self.machine(side), [0; 32]);
+        self.rng().fill(&mut seed);
+        let addr = machine.peer().addr;
+        let transport = QuicTransport::builder()
+            .identity(machine.identity.clone())
             .trust(trust)
             .config(TransportConfig::default().lane_threads(LaneThreads::Runtime))
-            .socket(self.network.bind(machine.addr()))
+            .socket(self.network.bind(addr))
             .rng_seed(seed)
-            .bind(machine.addr())
-            .map_err(set_up)
+            .bind(addr);
+        Ok(Arc::new(transport.map_err(set_up)?))
     }
 
     /// Changes the client's address whenever the seed says so.
     pub(crate) fn move_the_client(&self) {
-        let (network, bound) = (Arc::clone(&self.network), self.client.addr());
+        let (network, bound) = (Arc::clone(&self.network), self.client.peer().addr);
         let (began, heal_at) = (self.began, self.scenario.faults.heal_at);
         for at in self.scenario.faults.address_changes.clone() {
             let network = Arc::clone(&network);
@@ -296,17 +288,12 @@ impl World {
     /// The time that one attempt is given before somebody is killed in it, if anybody is.
     pub(crate) fn next_kill(&self) -> Option<(Side, Duration)> {
         let mut rng = self.rng();
-        let client = rng.chance(self.scenario.client_kills);
-        let server = rng.chance(self.scenario.server_kills);
+        let is_killed = self.scenario.kills.map(|chance| rng.chance(chance));
         let after = Duration::from_millis(rng.spread(1, 20_000));
-        if self.is_healed() {
+        if self.scenario.faults.is_healed(self.began.elapsed()) {
             return None;
         }
-        match (client, server) {
-            (true, _) => Some((Side::Client, after)),
-            (false, true) => Some((Side::Server, after)),
-            (false, false) => None,
-        }
+        Side::BOTH.into_iter().find(|side| is_killed[*side as usize]).map(|side| (side, after))
     }
 }
 
@@ -317,32 +304,13 @@ pub(crate) enum Side {
     Server,
 }
 
-impl Dialling {
-    pub(crate) async fn connect(&self, server: &Machine) -> Result<RpcClient, ConnectError> {
-        let peer = PeerAddr { id: server.id, addr: server.addr() };
-        Ok(RpcClient::new(self.transport.connect_to(peer).await?))
-    }
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::Client, Self::Server];
 }
 
 /// Something that has to work in a simulation does not.
 pub(crate) fn set_up(error: impl std::fmt::Display) -> Violation {
     Violation::SetUp(error.to_string())
-}
-
-/// Two key files, which are made if need be, the one of the smaller id first.
-fn sorted_keys(keys: &Path) -> Result<[PathBuf; 2], Violation> {
-    let mut files = [keys.join("one"), keys.join("other")];
-    let id = |path: &PathBuf| Identity::load_or_create(path).map(|identity| identity.peer_id());
-    let [one, other] = &files;
-    if id(one).map_err(set_up)?.as_bytes() > id(other).map_err(set_up)?.as_bytes() {
-        files.reverse();
-    }
-    Ok(files)
-}
-
-/// Reads a machine's files.
-pub(crate) fn files_of(machine: &Machine) -> io::Result<(tree::Tree, Vec<String>)> {
-    tree::read(&machine.files())
 }
 
 const KEPT: &[u8] = b"nobody may touch this";

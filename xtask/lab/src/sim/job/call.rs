@@ -17,7 +17,7 @@ use super::{Job, Stopped, connect};
 use crate::sim::{
     oracle::Violation,
     scenario::Lie,
-    world::{Dialling, World},
+    world::{Program, World},
 };
 
 /// Questions, asked until each has what it is to have.
@@ -77,12 +77,13 @@ impl Job for Calls {
         Some(Arc::new(Router::new().method(ASK, handle)))
     }
 
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
+    async fn attempt(&mut self, world: &World, client: &Program) -> Result<(), Stopped> {
         let client = &connect(world, client).await?;
         self.attempts += 1;
         self.serve(client.connection());
         let left = self.questions.iter().filter(|question| !self.done.contains(&question.number));
-        let asked = futures::future::join_all(left.map(|question| self.ask(question, client))).await;
+        let ask = async |question: &Question| (question.number, self.ask(question, client).await);
+        let asked = futures::future::join_all(left.map(ask)).await;
         let mut last = None;
         for (number, ended) in asked {
             match ended {
@@ -113,11 +114,7 @@ impl Job for Calls {
 
 impl Calls {
     /// Asks one question, once.
-    async fn ask(&self, question: &Question, client: &RpcClient) -> (u64, Result<(), Stopped>) {
-        (question.number, self.outcome(question, client).await)
-    }
-
-    async fn outcome(&self, question: &Question, client: &RpcClient) -> Result<(), Stopped> {
+    async fn ask(&self, question: &Question, client: &RpcClient) -> Result<(), Stopped> {
         let Question { number, kind, .. } = *question;
         // Whatever the path is like, it is enough at last.
         let budget = question.budget * u32::try_from(self.attempts).unwrap_or(u32::MAX).min(MAX_GROWTH);
@@ -238,7 +235,15 @@ async fn answer(
         Some(Lie::Mixes | Lie::Late) | None => {}
     }
     sleep(Duration::from_millis(think_ms)).await;
-    let sent = send_pieces(&context, number, attempt, pieces).await;
+    let send_pieces = async || {
+        for piece in 0..pieces {
+            let body = [number, attempt, piece].iter().flat_map(|number| number.to_le_bytes()).collect();
+            let budget = context.deadline.saturating_duration_since(Instant::now());
+            context.client.call(PIECE, body, budget).await?;
+        }
+        Ok::<_, CallError>(())
+    };
+    let sent = send_pieces().await;
     handled.finish();
     sent.map_err(|error| Fault::new(FaultCode::Internal, error.to_string()))?;
     if is_refused == 1 {
@@ -246,20 +251,6 @@ async fn answer(
     }
     let answered = if lie == Some(Lie::Mixes) { &body[1..] } else { &body[..] };
     Ok(answer_to(answered, reply_len_bytes))
-}
-
-async fn send_pieces(
-    context: &RequestContext,
-    number: u64,
-    attempt: u64,
-    pieces: u64,
-) -> Result<(), CallError> {
-    for piece in 0..pieces {
-        let body = [number, attempt, piece].iter().flat_map(|number| number.to_le_bytes()).collect();
-        let budget = context.deadline.saturating_duration_since(Instant::now());
-        context.client.call(PIECE, body, budget).await?;
-    }
-    Ok(())
 }
 
 /// An answer that depends on the question.

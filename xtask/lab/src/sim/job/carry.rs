@@ -15,14 +15,16 @@ use testlink::Rng;
 
 use super::{Job, Stopped, connect};
 use crate::sim::{
-    oracle::{Allowed, Violation},
+    oracle::{Allowed, Violation, check_tidy},
     scenario::{self, Scenario},
     tree::{self, Tree},
-    world::{Dialling, Machine, World, files_of, set_up},
+    world::{Machine, Program, World, set_up},
 };
 
 /// A fetch or a push of everything.
 pub(crate) struct Carry {
+    from: Arc<Machine>,
+    to: Arc<Machine>,
     allowed: Arc<Mutex<Allowed>>,
     /// Where a link leads outside.
     trap: Option<PathBuf>,
@@ -35,7 +37,10 @@ impl Carry {
     pub(crate) fn new(world: &World) -> Result<Self, Violation> {
         let mut rng = world.rng().fork();
         let mut tree = tree::draw(&mut rng);
-        let (from, to) = ends(world);
+        let [from, to] = match world.scenario.job {
+            scenario::Job::Push => [&world.client, &world.server],
+            _ => [&world.server, &world.client],
+        };
         tree::write(&tree, &from.files())?;
         tree::add_names(&mut tree, &from.files(), &mut rng)?;
         let trap = match tree.iter().find(|(path, content)| content.is_none() && !path.contains('/')) {
@@ -47,25 +52,19 @@ impl Carry {
         }
         let allowed = Arc::new(Mutex::new(Allowed::only(tree.clone())));
         change_later(world, Arc::clone(from), tree, &allowed, rng.fork());
-        Ok(Self { allowed, trap, successes: 0, rng })
+        Ok(Self { from: Arc::clone(from), to: Arc::clone(to), allowed, trap, successes: 0, rng })
     }
 }
 
 impl Job for Carry {
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
-        let client = &connect(world, client).await?;
-        let outcome = if is_push(world) {
-            push(world, client, Arc::new(|_| ())).await
-        } else {
-            get(world, client, Arc::new(|_| ())).await
-        };
+    async fn attempt(&mut self, world: &World, client: &Program) -> Result<(), Stopped> {
+        let outcome = carry(world, &connect(world, client).await?, Arc::new(|_| ())).await;
         match (outcome, &self.trap) {
             (Ok(()), Some(_)) => Err(Violation::TrapMissed.into()),
             // The code that has set it removes it on notice.
             (Err(Stopped::Failed(error)), Some(trap)) if NOTICED.iter().any(|word| error.contains(word)) => {
-                let name = trap.file_name().unwrap_or_default();
-                fs::remove_file(ends(world).1.files().join(name)).map_err(Violation::from)?;
-                ends(world).1.adopt()?;
+                fs::remove_file(trap).map_err(Violation::from)?;
+                self.to.adopt()?;
                 self.trap = None;
                 Err(Stopped::Failed(error))
             }
@@ -73,8 +72,8 @@ impl Job for Carry {
         }
     }
 
-    fn check(&self, world: &World) -> Result<(), Violation> {
-        let (mut found, _) = files_of(ends(world).1)?;
+    fn check(&self, _world: &World) -> Result<(), Violation> {
+        let (mut found, _) = self.to.read()?;
         if let Some(name) = self.trap.as_ref().and_then(|trap| trap.file_name()) {
             found.remove(&*name.to_string_lossy());
         }
@@ -83,34 +82,46 @@ impl Job for Carry {
 
     fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
         self.successes += u32::from(is_tidy);
-        let (found, left) = files_of(ends(world).1)?;
+        let (found, left) = self.to.read()?;
         self.allowed.lock().check_whole(&found)?;
-        let [from, to] = [ends(world).0.files(), ends(world).1.files()];
-        if let Some(what) = tree::other_metadata(&from, &to, world.scenario.attributes)? {
-            return Err(Violation::OtherMetadata { what });
-        }
-        if let Some(names) = tree::other_names(&from)?.symmetric_difference(&tree::other_names(&to)?).next() {
+        let [from, to] = [self.from.files(), self.to.files()];
+        tree::check_metadata(&from, &to, world.scenario.attributes)?;
+        if let Some(names) = tree::linked(&from)?.symmetric_difference(&tree::linked(&to)?).next() {
             return Err(Violation::OtherNames { names: names.clone() });
         }
-        match left.is_empty() || !is_tidy {
-            true => Ok(()),
-            false => Err(Violation::LeftOver { names: left }),
-        }
+        check_tidy(is_tidy, left)
     }
 
     /// Once more: all of the content is there, and some of it has got another mode, time or attribute.
-    fn goes_on(&mut self, world: &World) -> Result<bool, Violation> {
-        let from = ends(world).0;
+    fn goes_on(&mut self, _world: &World) -> Result<bool, Violation> {
         let changes = if self.successes < 2 { self.rng.between(0, 4) } else { 0 };
         for _ in 0..changes {
-            tree::describe_any(&from.files(), &mut self.rng)?;
+            tree::describe_any(&self.from.files(), &mut self.rng)?;
         }
-        from.adopt()?;
+        self.from.adopt()?;
         Ok(self.successes < 2)
     }
 }
-/// Fetches everything.
-pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
+
+/// Fetches or pushes everything.
+pub(crate) async fn carry(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
+    let left_out = Arc::<Mutex<Vec<String>>>::default();
+    let noted = Arc::clone(&left_out);
+    let noting = Arc::new(move |event| {
+        if let TransferEvent::LeftOut { .. } = &event {
+            noted.lock().push(format!("{event:?}"));
+        }
+        events(event);
+    });
+    let number = match world.scenario.job {
+        scenario::Job::Push => push(world, client, noting).await?,
+        _ => get(world, client, noting).await?,
+    };
+    // Whatever is left out may arrive with another attempt.
+    if number == 0 { Ok(()) } else { Err(Stopped::Failed(left_out.lock().join(", "))) }
+}
+
+async fn get(world: &World, client: &RpcClient, events: EventFn) -> Result<u64, Stopped> {
     let options = world.transfer_options();
     // A guess that is wrong as soon as an attempt has left something.
     let Scenario { seed, attributes, .. } = world.scenario;
@@ -121,16 +132,15 @@ pub(crate) async fn get(world: &World, client: &RpcClient, events: EventFn) -> R
         durability: Durability::Durable,
         verify: false,
         links: LinkPolicy::All,
-        attributes: world.scenario.attributes,
+        attributes,
         digest: fetch.digest(),
         chunk_len_bytes: options.chunk_len_bytes,
     };
     let (shape, job, files) = (fetch.shape().clone(), fetch.job(), world.client.files());
     let opening = blocking::spawn(move || Destination::open(&files, &shape, job, receive));
     let target = opening.await.map_err(set_up)?.map_err(|error| Stopped::by(&error))?;
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    let fetched = fetch.receive(target, &options, noting(events, &told)).await;
-    all_arrived(fetched.map_err(|error| Stopped::by(&error))?.left_out(), &told)
+    let fetched = fetch.receive(target, &options, events).await;
+    Ok(fetched.map_err(|error| Stopped::by(&error))?.left_out())
 }
 
 /// A source that changes meanwhile has replaced what an earlier attempt brought.
@@ -138,8 +148,7 @@ fn existing(world: &World) -> Existing {
     if world.scenario.source_changes_at.is_some() { Existing::Replace } else { Existing::Refuse }
 }
 
-/// Pushes everything.
-pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> Result<(), Stopped> {
+async fn push(world: &World, client: &RpcClient, events: EventFn) -> Result<u64, Stopped> {
     let options = world.transfer_options();
     let files = world.client.files();
     let opening = blocking::spawn(move || SourceRoot::open(&files)?.resolve(b""));
@@ -157,36 +166,8 @@ pub(crate) async fn push(world: &World, client: &RpcClient, events: EventFn) -> 
         source_name: b"the files of the client".to_vec(),
     };
     let push = Push::open(client, source, &request, &options).await.map_err(|error| Stopped::by(&error))?;
-    let told = Arc::<Mutex<Vec<String>>>::default();
-    let pushed = push.send(&options, noting(events, &told)).await;
-    let pushed = pushed.map_err(|error| Stopped::by(&error))?;
-    all_arrived(pushed.left_out(), &told)
-}
-
-/// The same events; what is left out is noted.
-fn noting(events: EventFn, told: &Arc<Mutex<Vec<String>>>) -> EventFn {
-    let told = Arc::clone(told);
-    Arc::new(move |event| {
-        if let TransferEvent::LeftOut { .. } = &event {
-            told.lock().push(format!("{event:?}"));
-        }
-        events(event);
-    })
-}
-
-/// Whatever is left out may arrive with another attempt.
-fn all_arrived(left_out: u64, told: &Mutex<Vec<String>>) -> Result<(), Stopped> {
-    let told = told.lock();
-    if left_out == 0 { Ok(()) } else { Err(Stopped::Failed(told.join(", "))) }
-}
-
-/// From where, to where.
-fn ends(world: &World) -> (&Arc<Machine>, &Arc<Machine>) {
-    if is_push(world) { (&world.client, &world.server) } else { (&world.server, &world.client) }
-}
-
-fn is_push(world: &World) -> bool {
-    world.scenario.job == scenario::Job::Push
+    let pushed = push.send(&options, events).await;
+    Ok(pushed.map_err(|error| Stopped::by(&error))?.left_out())
 }
 
 /// Replaces a file of the source in the middle of it all.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use shiplane_protocols::{Inbox, InboxOptions, RetryPolicy, SendOptions, internals::Jitter, send_again};
 use shiplane_rpc::Router;
-use shiplane_transport::{ChunkSource, PeerAddr};
+use shiplane_transport::ChunkSource;
 use shiplane_wire::TransferId;
 use testlink::Rng;
 
@@ -14,7 +14,7 @@ use super::{Job, Stopped};
 use crate::sim::{
     oracle::Violation,
     tree,
-    world::{Dialling, World},
+    world::{Program, World},
 };
 
 /// Deliveries, one after another.
@@ -50,8 +50,8 @@ impl Job for Deliver {
         Some(self.inbox.methods(Router::new()).into())
     }
 
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
-        let peer = PeerAddr { id: world.server.id, addr: world.server.addr() };
+    async fn attempt(&mut self, world: &World, client: &Program) -> Result<(), Stopped> {
+        let peer = world.server.peer();
         let policy = RetryPolicy::default().max_attempts(3).jitter(Jitter::none());
         let options = SendOptions::default().compression(world.scenario.compression);
         while let Some(message) = self.messages.get(self.told) {
@@ -91,6 +91,7 @@ impl Job for Deliver {
         missing.map_or(Ok(()), |number| Err(Violation::NotOnce { number, times: 0 }))
     }
 }
+
 fn id_of(number: usize) -> TransferId {
     TransferId::from_bytes((number as u128 + 1).to_le_bytes())
 }

@@ -4,19 +4,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use shiplane_files::internals::sync::Consent;
-use shiplane_protocols::internals::sync::{SyncJob, synchronise};
+use shiplane_protocols::internals::sync::{SyncEventFn, SyncJob, SyncReport, synchronise};
+use shiplane_rpc::RpcClient;
 use testlink::Rng;
 
 use super::{Job, Stopped, connect};
 use crate::sim::{
-    oracle::Violation,
+    oracle::{Violation, check_tidy},
     tree::{self, Tree},
-    world::{Dialling, World, files_of},
+    world::{Program, World},
 };
 
 /// Some rounds of edits, each followed by a sync.
@@ -32,7 +33,7 @@ pub(crate) struct Sync {
     /// Files that were on both sides, that one side has removed in this round and the other has not touched.
     removed: BTreeSet<String>,
     /// Names that were one file on either side.
-    linked: BTreeSet<(String, String)>,
+    linked: BTreeSet<(PathBuf, PathBuf)>,
     /// What the last sync has done.
     idle: bool,
     /// Neither side was edited since both were the same.
@@ -70,9 +71,8 @@ impl Sync {
 }
 
 impl Job for Sync {
-    async fn attempt(&mut self, world: &World, client: &Dialling) -> Result<(), Stopped> {
-        let synced = synchronise(&connect(world, client).await?, &job(world), Arc::new(|_| ())).await;
-        let report = synced.map_err(|error| Stopped::by(&error))?;
+    async fn attempt(&mut self, world: &World, client: &Program) -> Result<(), Stopped> {
+        let report = sync(world, &connect(world, client).await?, Arc::new(|_| ())).await?;
         if !report.left.is_empty() {
             return Err(Stopped::Failed(format!("left alone: {:?}", report.left)));
         }
@@ -83,7 +83,7 @@ impl Job for Sync {
     /// Every file is one of the versions that there were, whole.
     fn check(&self, world: &World) -> Result<(), Violation> {
         for machine in [&world.client, &world.server] {
-            for (path, content) in files_of(machine)?.0 {
+            for (path, content) in machine.read()?.0 {
                 if let Some(content) = content.filter(|content| !self.known.contains(content)) {
                     return Err(Violation::WrongContent { path, found_bytes: content.len() });
                 }
@@ -93,7 +93,7 @@ impl Job for Sync {
     }
 
     fn check_done(&mut self, world: &World, is_tidy: bool) -> Result<(), Violation> {
-        let [(ours, mut left), (theirs, their_left)] = [files_of(&world.client)?, files_of(&world.server)?];
+        let [(ours, mut left), (theirs, their_left)] = [world.client.read()?, world.server.read()?];
         if let Some(path) = difference(&ours, &theirs) {
             return Err(Violation::Missing { path });
         }
@@ -101,12 +101,10 @@ impl Job for Sync {
             return Err(Violation::CameBack { path: path.clone() });
         }
         let [here, there] = [world.client.files(), world.server.files()];
-        if let Some(what) = tree::other_metadata(&here, &there, world.scenario.attributes)? {
-            return Err(Violation::OtherMetadata { what });
-        }
+        tree::check_metadata(&here, &there, world.scenario.attributes)?;
         for side in [here, there] {
             // Those that came apart stay apart, and no others come together.
-            if let Some(names) = tree::other_names(&side)?.difference(&self.linked).next() {
+            if let Some(names) = tree::linked(&side)?.difference(&self.linked).next() {
                 return Err(Violation::OtherNames { names: names.clone() });
             }
         }
@@ -115,9 +113,7 @@ impl Job for Sync {
             return Err(Violation::Missing { path: format!("a version of {} bytes", lost.len()) });
         }
         left.extend(their_left);
-        if !left.is_empty() && is_tidy {
-            return Err(Violation::LeftOver { names: left });
-        }
+        check_tidy(is_tidy, left)?;
         match self.same && !self.idle {
             true => Err(Violation::NotStable),
             false => Ok(()),
@@ -135,7 +131,7 @@ impl Job for Sync {
         }
         self.rounds -= 1;
         self.same = false;
-        let (before, common) = (self.contents(world)?, files_of(&world.client)?.0);
+        let (before, common) = (self.contents(world)?, world.client.read()?.0);
         for machine in [&world.client, &world.server] {
             for _ in 0..self.rng.between(0, 4) {
                 edit(&mut self.rng, &machine.files())?;
@@ -150,7 +146,7 @@ impl Job for Sync {
         // What was there before may have been removed on the other side.
         self.written = after.difference(&before).cloned().collect();
         self.known.extend(after);
-        let [ours, theirs] = [files_of(&world.client)?.0, files_of(&world.server)?.0];
+        let [ours, theirs] = [world.client.read()?.0, world.server.read()?.0];
         let is_removed = |path: &String, content: &Option<Vec<u8>>| {
             let kept = [&ours, &theirs].map(|side| side.get(path));
             content.is_some() && kept.contains(&None) && kept.contains(&Some(content))
@@ -164,24 +160,28 @@ impl Job for Sync {
 impl Sync {
     fn note_linked(&mut self, world: &World) -> Result<(), Violation> {
         for machine in [&world.client, &world.server] {
-            self.linked.extend(tree::other_names(&machine.files())?);
+            self.linked.extend(tree::linked(&machine.files())?);
         }
         Ok(())
     }
 
     fn contents(&self, world: &World) -> Result<BTreeSet<Vec<u8>>, Violation> {
-        let [ours, theirs] = [files_of(&world.client)?.0, files_of(&world.server)?.0];
+        let [ours, theirs] = [world.client.read()?.0, world.server.read()?.0];
         Ok(ours.into_values().chain(theirs.into_values()).flatten().collect())
     }
 }
 
-/// A sync of everything.
-pub(crate) fn job(world: &World) -> SyncJob {
-    SyncJob {
+/// Syncs everything.
+pub(crate) async fn sync(
+    world: &World,
+    client: &RpcClient,
+    events: SyncEventFn,
+) -> Result<SyncReport, Stopped> {
+    let job = SyncJob {
         directory: world.client.files(),
         remote_path: Vec::new(),
         state: world.client.sync_state(),
-        own: world.client.id,
+        own: world.client.peer().id,
         root: None,
         only_to: None,
         consent: Consent { mass_deletion: true },
@@ -191,7 +191,8 @@ pub(crate) fn job(world: &World) -> SyncJob {
         relisting: None,
         peer_watch: None,
         transfer: world.transfer_options(),
-    }
+    };
+    synchronise(client, &job, events).await.map_err(|error| Stopped::by(&error))
 }
 
 /// The first path at which the two are not the same.

@@ -61,7 +61,6 @@ pub struct Partition {
 
 impl Faults {
     /// What the seed says.
-    #[must_use]
     pub fn draw(rng: &mut Rng) -> Self {
         let heal_at = Duration::from_millis(rng.between(3_000, 60_000));
         let mtu_len_bytes = rng.pick(&[1200, 1252, 1452, 1452, 4000, 8952, 65_000]);
@@ -96,13 +95,11 @@ impl Faults {
     }
 
     /// Nothing goes wrong: so much is carried each way, and so much waits for it.
-    #[must_use]
     pub fn none(bytes_per_second: u64, queue_len_bytes: u64, delay: Duration) -> Self {
         Self { delay, bytes_per_second, queue_len_bytes, mtu_len_bytes: 1452, ..Self::default() }
     }
 
     /// Whether what can heal has.
-    #[must_use]
     pub fn is_healed(&self, at: Duration) -> bool {
         at >= self.heal_at
     }

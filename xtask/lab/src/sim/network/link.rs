@@ -4,20 +4,13 @@ use std::time::Duration;
 
 use testlink::{Path, Rng};
 
-use super::{MAX_DELAY, faults::Faults};
+use super::faults::Faults;
 
 /// The way from one socket to the others: a link, and the faults of the seed on top of it.
 #[derive(Debug)]
 pub(super) struct Link {
     link: testlink::Link<()>,
     is_bad: bool,
-}
-
-/// What becomes of one copy of a datagram that arrives.
-#[derive(Debug)]
-pub(super) struct Fate {
-    pub(super) delay: Duration,
-    pub(super) flipped_bits: Vec<usize>,
 }
 
 impl Link {
@@ -32,29 +25,29 @@ impl Link {
         self.link.change(now, |path| path.rate_mbit = mbit(bytes_per_second));
     }
 
-    /// Of a datagram that is sent now: one for each copy that arrives.
-    pub(super) fn fates(
+    /// Of a datagram that is sent now, all copies that arrive: what of it, after how long.
+    pub(super) fn carry(
         &mut self,
         faults: &Faults,
         rng: &mut Rng,
         now: Duration,
-        len_bytes: usize,
-    ) -> Vec<Fate> {
+        data: &[u8],
+    ) -> Vec<(Duration, Vec<u8>)> {
         // What has arrived is of no interest here.
         while self.link.receive(now).is_some() {}
-        let Some(arrives_at) = self.link.send(now, len_bytes, ()) else { return Vec::new() };
+        let Some(arrives_at) = self.link.send(now, data.len(), ()) else { return Vec::new() };
         let delay = arrives_at - now;
-        if len_bytes > mtu(faults, now) {
+        if data.len() > mtu(faults, now) {
             return Vec::new();
         }
         if faults.is_healed(now) {
-            return vec![Fate { delay, flipped_bits: Vec::new() }];
+            return vec![(delay, data.to_vec())];
         }
-        if self.is_lost(faults, rng, now, len_bytes) {
+        if self.is_lost(faults, rng, now, data.len()) {
             return Vec::new();
         }
         let copies = if rng.chance(faults.duplication) { 2 } else { 1 };
-        (0..copies).map(|_| fate(faults, rng, delay, len_bytes)).collect()
+        (0..copies).map(|_| copy(faults, rng, delay, data.to_vec())).collect()
     }
 
     fn is_lost(&mut self, faults: &Faults, rng: &mut Rng, now: Duration, len_bytes: usize) -> bool {
@@ -73,14 +66,17 @@ impl Link {
     }
 }
 
-fn fate(faults: &Faults, rng: &mut Rng, mut delay: Duration, len_bytes: usize) -> Fate {
+fn copy(faults: &Faults, rng: &mut Rng, mut delay: Duration, mut data: Vec<u8>) -> (Duration, Vec<u8>) {
     delay += Duration::from_nanos(rng.between(0, faults.jitter.as_nanos() as u64));
     if rng.chance(faults.reordering) {
-        delay += Duration::from_millis(rng.spread(1, MAX_DELAY.as_millis() as u64 / 2));
+        delay += Duration::from_millis(rng.spread(1, MAX_LATENESS_MS));
     }
     let flips = if rng.chance(faults.flips) { rng.between(1, 4) } else { 0 };
-    let bit = |rng: &mut Rng| rng.between(0, len_bytes as u64 * 8) as usize;
-    Fate { delay, flipped_bits: (0..flips).map(|_| bit(rng)).collect() }
+    for _ in 0..flips {
+        let bit = rng.between(0, data.len() as u64 * 8) as usize;
+        data[bit / 8] ^= 1 << (bit % 8);
+    }
+    (delay, data)
 }
 
 fn mtu(faults: &Faults, now: Duration) -> usize {
@@ -93,3 +89,6 @@ fn mtu(faults: &Faults, now: Duration) -> usize {
 fn mbit(bytes_per_second: u64) -> f64 {
     bytes_per_second as f64 / 125_000.0
 }
+
+/// How much later than it would a datagram comes that is overtaken.
+const MAX_LATENESS_MS: u64 = 2_500;

@@ -17,6 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use xtask::driver::Shiplane;
 use xtask::scratch::Scratch;
 use xtask::units;
@@ -87,41 +88,31 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> Result<()> {
-    let is_on = |series| args.only.is_none_or(|only| only == series);
-    let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
-    if is_on(Series::Points) || is_on(Series::Errno) {
-        let fixture = data::fixture(shiplane, &scratch).context("cannot prepare")?;
-        if is_on(Series::Points) {
-            timed(rows, || points::run(&fixture, args.short))?;
-        }
-        if is_on(Series::Errno) {
-            timed(rows, || errno::run(&fixture, args.short))?;
-        }
-    }
     let few = |count: u64| if args.short { count.min(SHORT_COUNT) } else { count };
-    if is_on(Series::Random) {
-        timed(rows, || random::run(shiplane, few(args.kills), args.victim, args.seed))?;
-    }
-    if is_on(Series::Power) {
-        match power::missing() {
-            Some(why) => println!("power cuts are left out: {why}"),
-            None => timed(rows, || power::run(shiplane, few(args.cuts), args.seed))?,
+    let is_wanted = |series: &&Series| args.only.is_none_or(|only| only == **series);
+    for series in Series::value_variants().iter().filter(is_wanted) {
+        let missing = match series {
+            Series::Points | Series::Errno | Series::Random => None,
+            Series::Power => power::missing(),
+            Series::Slow => slow::missing(),
+        };
+        if let Some(why) = missing {
+            println!("{series:?} is left out: {why}");
+            continue;
         }
+        let began = Instant::now();
+        let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
+        let fixture = || data::fixture(shiplane, &scratch).context("cannot prepare");
+        rows.extend(match series {
+            Series::Points => points::run(&fixture()?, args.short)?,
+            Series::Errno => errno::run(&fixture()?, args.short)?,
+            Series::Random => random::run(shiplane, few(args.kills), args.victim, args.seed)?,
+            Series::Power => power::run(shiplane, few(args.cuts), args.seed)?,
+            Series::Slow => slow::run(shiplane, args.short)?,
+        });
+        println!("  {}", units::seconds(began.elapsed()));
+        rows.push(Vec::new());
     }
-    if is_on(Series::Slow) {
-        match slow::missing() {
-            Some(why) => println!("slow links are left out: {why}"),
-            None => timed(rows, || slow::run(shiplane, args.short))?,
-        }
-    }
-    Ok(())
-}
-
-fn timed(rows: &mut Vec<Vec<String>>, series: impl FnOnce() -> Result<Vec<Vec<String>>>) -> Result<()> {
-    let began = Instant::now();
-    rows.extend(series()?);
-    println!("  {}", units::seconds(began.elapsed()));
-    rows.push(Vec::new());
     Ok(())
 }
 

@@ -119,19 +119,14 @@ impl FileArgument {
     fn path(self, arguments: [u64; 4], memory: &Memory) -> Option<PathBuf> {
         // Only the lower half of the register counts.
         let file = |at: usize| memory.file(arguments[at] as u32 as i32);
-        let text = |at: usize| Some(PathBuf::from(OsStr::from_bytes(&memory.text(arguments[at])?)));
-        match self {
-            Self::Open(at) => file(at),
-            Self::At(at) if arguments[at + 1] == 0 => file(at),
-            Self::At(at) => {
-                let text = text(at + 1)?;
-                if text.is_absolute() { Some(text) } else { Some(file(at)?.join(text)) }
-            }
-            Self::Path(at) => {
-                let text = text(at)?;
-                if text.is_absolute() { Some(text) } else { Some(memory.file(AT_CWD)?.join(text)) }
-            }
-        }
+        let (directory, at) = match self {
+            Self::Open(at) => return file(at),
+            Self::At(at) if arguments[at + 1] == 0 => return file(at),
+            Self::At(at) => (file(at), at + 1),
+            Self::Path(at) => (memory.file(AT_CWD), at),
+        };
+        // An absolute path stays what it is.
+        Some(directory.unwrap_or_default().join(OsStr::from_bytes(&memory.text(arguments[at])?)))
     }
 }
 

@@ -13,19 +13,22 @@ use xtask::tree;
 
 use crate::fixture::{Fixture, OURS, Role, THEIRS, TREE};
 
+/// Writes what is sent, and the older version that is there before.
+pub(super) fn fill(new: &Path, old: &Path) -> Result<()> {
+    for (name, len, seed, old_seed) in FILES {
+        file(new, name, len, seed)?;
+        if old_seed > 0 {
+            file(old, name, len, old_seed)?;
+        }
+    }
+    edited(old, false)?;
+    edited(new, true)?;
+    add_metadata(new)
+}
+
 /// Receivers of the data set, also such that have been in sync and are both changed since.
 pub(super) fn fixture<'a>(shiplane: &'a Shiplane, scratch: &Scratch) -> Result<Fixture<'a>> {
-    let fixture = Fixture::new(shiplane, scratch, None, |new, old| {
-        for (name, len, seed, old_seed) in FILES {
-            file(new, name, len, seed)?;
-            if old_seed > 0 {
-                file(old, name, len, old_seed)?;
-            }
-        }
-        edited(old, false)?;
-        edited(new, true)?;
-        add_metadata(new)
-    })?;
+    let fixture = Fixture::new(shiplane, scratch, None, fill)?;
     let sync = |what: &'static str| {
         let server = fixture.serve(Role::SyncAsked, ANY_PORT)?;
         fixture.undisturbed(Role::SyncAsking, server.ticket()).context(what)
@@ -60,6 +63,7 @@ fn add_metadata(root: &Path) -> Result<()> {
     }
     for (name, mode) in MODES {
         fs::set_permissions(root.join(name), Permissions::from_mode(mode)).context("cannot set a mode")?;
+        filetime::set_file_mtime(root.join(name), FileTime::from_unix_time(1_100_000_000, 123_456_789))?;
     }
     Ok(())
 }
@@ -132,8 +136,9 @@ const FILES: [(&str, usize, u64, u64); 11] = [
 ];
 
 /// The innermost first: what is in a directory that is read-only cannot be changed any more.
-const MODES: [(&str, u32); 4] = [
+const MODES: [(&str, u32); 5] = [
     ("made/deeper/program", 0o755),
+    ("made/deeper", 0o2750),
     ("made/private/read-only/key", 0o600),
     ("made/private/read-only", 0o555),
     ("made/private", 0o700),

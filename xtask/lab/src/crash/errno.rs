@@ -33,7 +33,7 @@ fn fail_each(
     wrong: &mut Vec<String>,
 ) -> Result<Vec<String>> {
     let kinds = count(whole(fixture, role)?.iter());
-    let mut totals = Totals::default();
+    let (mut cases_run, mut ends) = (0, [0; 3]);
     for (number, (&kind, &count)) in kinds.iter().enumerate() {
         let mut places = vec![0, count / 2, count - 1];
         places.dedup();
@@ -49,61 +49,48 @@ fn fail_each(
         };
         for (place, errno) in cases {
             interrupt::check()?;
-            totals.cases += 1;
-            if let Err(failure) = fail(fixture, role, Failing { kind, place, errno }, &mut totals) {
-                let case = format!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name());
-                println!("{case}");
-                wrong.push(case);
+            cases_run += 1;
+            match fail(fixture, role, Fault { kind: Some(kind), nth: place, errno: Some(errno) }) {
+                Ok(end) => ends[end as usize] += 1,
+                Err(failure) => {
+                    let case =
+                        format!("  {}: {kind:?} {place} of {count}, {errno}: {failure:#}", role.name());
+                    println!("{case}");
+                    wrong.push(case);
+                }
             }
         }
     }
-    let Totals { cases, told, nevertheless, survived } = totals;
-    let [kinds, cases, told, nevertheless, survived] =
-        [kinds.len() as u64, cases, told, nevertheless, survived].map(units::count);
-    Ok(units::row([role.name(), &kinds, &cases, &told, &nevertheless, &survived]))
+    let figures = [kinds.len() as u64, cases_run].into_iter().chain(ends).map(units::count);
+    Ok(std::iter::once(role.name().to_owned()).chain(figures).collect())
 }
 
-/// One case.
+/// How a run ended.
 #[derive(Clone, Copy)]
-struct Failing {
-    kind: Kind,
-    place: usize,
-    errno: Errno,
+enum End {
+    /// With an error that names the cause.
+    Told,
+    /// Well, as nothing depended on the call.
+    Nevertheless,
+    /// Well, though it was interrupted.
+    Survived,
 }
 
-#[derive(Default)]
-struct Totals {
-    cases: u64,
-    /// Ended with an error that names the cause.
-    told: u64,
-    /// Ended well, as nothing depended on the call.
-    nevertheless: u64,
-    /// Interrupted, and ended well.
-    survived: u64,
-}
-
-fn fail(fixture: &Fixture<'_>, role: Role, failing: Failing, totals: &mut Totals) -> Result<()> {
-    let Failing { kind, place, errno } = failing;
+fn fail(fixture: &Fixture<'_>, role: Role, fault: Fault) -> Result<End> {
     // Threads take turns in other ways each time: the last call may have been the last but one.
-    for nth in (place.saturating_sub(MISSES)..=place).rev() {
-        let fault = Fault { kind: Some(kind), nth, errno: Some(errno) };
-        let first = first(fixture, role, Some(fault))?;
+    for nth in (fault.nth.saturating_sub(MISSES)..=fault.nth).rev() {
+        let first = first(fixture, role, Some(Fault { nth, ..fault }))?;
         let Some(call) = &first.trace.hit else { continue };
         let what = || format!("on {:?}", call.path.file_name().unwrap_or_default());
-        let is_told = judge(fixture, role, &first, call, errno).with_context(what)?;
+        let errno = fault.errno.context("it is to fail")?;
+        let end = judge(fixture, role, &first, call, errno).with_context(what)?;
         fixture.second(role).with_context(what)?;
-        *match (is_told, errno) {
-            (true, _) => &mut totals.told,
-            (false, Errno::EINTR) => &mut totals.survived,
-            (false, _) => &mut totals.nevertheless,
-        } += 1;
-        return Ok(());
+        return Ok(end);
     }
     bail!("no run has come to that call")
 }
 
-/// Whether the run has ended with an error; else it has ended well.
-fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<bool> {
+fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: Errno) -> Result<End> {
     let client = &first.client;
     for said in [&client.said, &first.receiver_said] {
         ensure!(!said.contains("panicked"), "it panicked: {said}");
@@ -118,7 +105,7 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
             Kind::Unlink => fixture.expect_old_or_new(role)?,
             _ => fixture.expect_done(role)?,
         }
-        return Ok(false);
+        return Ok(if is_interrupted { End::Survived } else { End::Nevertheless });
     }
     fixture.expect_old_or_new(role)?;
     let mut message = match first.has_started {
@@ -134,7 +121,7 @@ fn judge(fixture: &Fixture<'_>, role: Role, first: &First, call: &Call, errno: E
     ensure!(code == LEFT_OUT || codes.contains(&code), "it ended with {code}: {message}");
     let names_cause = cause(errno).iter().any(|cause| message.contains(cause));
     ensure!(names_cause, "the cause is not named: {code}, {message}");
-    Ok(true)
+    Ok(End::Told)
 }
 
 /// One of these must be in the message.

@@ -24,10 +24,10 @@ use crate::fixture::Role;
 
 /// What this needs and this machine lacks.
 pub(super) fn missing() -> Option<&'static str> {
-    let has_tools = ["losetup", "mount", "umount", "mke2fs"].iter().all(|tool| find_program(tool).is_some());
+    let has_tools = ["mount", "umount", "mke2fs"].iter().all(|tool| find_program(tool).is_some());
     match (rustix::process::geteuid().is_root(), has_tools) {
         (false, _) => Some("it needs root"),
-        (_, false) => Some("it needs losetup, mount and mke2fs"),
+        (_, false) => Some("it needs mount and mke2fs"),
         _ if !Path::new("/dev/loop-control").exists() => Some("it needs loop devices"),
         _ => None,
     }
@@ -48,7 +48,7 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
         let _mounted = Mounted::new(&template, &site, "defaults")?;
         tree::copy(&transfers.fixture.at("fresh"), &run)?;
     }
-    let mut power = Power { transfers, site, template, disk, cut, told: 0 };
+    let mut power = Power { transfers, site: &site, template, disk, cut, told: 0 };
     repeat(&mut power, cuts, Power::measure, Power::cut)?;
     let [under_way, again, of] = power.transfers.figures();
     let told = units::count(power.told);
@@ -60,7 +60,7 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
 
 struct Power<'a> {
     transfers: Transfers<'a>,
-    site: PathBuf,
+    site: &'a Path,
     template: PathBuf,
     disk: PathBuf,
     cut: PathBuf,
@@ -71,7 +71,7 @@ struct Power<'a> {
 impl Power<'_> {
     fn measure(&mut self, role: Role) -> Result<Duration> {
         copy_sparse(&self.template, &self.disk)?;
-        let _mounted = Mounted::new(&self.disk, &self.site, OPTIONS[0])?;
+        let _mounted = Mounted::new(&self.disk, self.site, OPTIONS[0])?;
         self.transfers.measure(role)
     }
 
@@ -83,7 +83,7 @@ impl Power<'_> {
     fn cut_with(&mut self, role: Role, options: &str, length: Duration) -> Result<()> {
         copy_sparse(&self.template, &self.disk)?;
         let said = {
-            let mounted = Mounted::new(&self.disk, &self.site, options)?;
+            let mounted = Mounted::new(&self.disk, self.site, options)?;
             let server = self.transfers.fixture.serve(role, ANY_PORT)?;
             let client = self.transfers.fixture.start_client(role, server.ticket())?;
             // A quarter longer, so that some have said that they are done.
@@ -94,13 +94,11 @@ impl Power<'_> {
             client.kill()?;
             said
         };
-        let _mounted = Mounted::new(&self.cut, &self.site, options)?;
+        let _mounted = Mounted::new(&self.cut, self.site, options)?;
         self.transfers.fixture.expect_old_or_new(role)?;
         let is_done = self.expect_kept(role, &said)?;
         let sent_bytes = self.transfers.fixture.second(role)?;
-        if !is_done {
-            self.transfers.count(sent_bytes);
-        }
+        self.transfers.again_bytes.extend((!is_done).then_some(sent_bytes));
         Ok(())
     }
 
@@ -129,38 +127,32 @@ impl Power<'_> {
     }
 }
 
-/// A mounted image. Unmounted when this is dropped.
-struct Mounted {
-    device: String,
-    at: PathBuf,
-}
+/// Where an image is mounted, by a loop device. Unmounted when this is dropped.
+struct Mounted<'a>(&'a Path);
 
-impl Mounted {
-    fn new(image: &Path, at: &Path, options: &str) -> Result<Self> {
-        let device = command("losetup", |command| command.args(["--find", "--show"]).arg(image))?;
-        let mounted = Self { device: device.trim().to_owned(), at: at.to_path_buf() };
-        let options = format!("{options},errors=remount-ro");
-        command("mount", |command| {
-            command.args(["-t", "ext4", "-o", &options, &mounted.device]).arg(&mounted.at)
-        })?;
-        Ok(mounted)
+impl<'a> Mounted<'a> {
+    fn new(image: &Path, at: &'a Path, options: &str) -> Result<Self> {
+        let options = format!("loop,{options},errors=remount-ro");
+        command("mount", |command| command.args(["-t", "ext4", "-o", &options]).args([image, at]))?;
+        Ok(Self(at))
     }
 
     /// From here on nothing gets to the device.
     fn cut_power(&self) -> Result<()> {
-        let name = self.device.strip_prefix("/dev/").context("this is no device")?;
-        let switch = Path::new("/sys/fs/ext4").join(name).join("trigger_fs_error");
+        let mounts = procfs::process::Process::myself()?.mountinfo()?;
+        let mount = mounts.into_iter().find(|mount| mount.mount_point == self.0).context("not mounted")?;
+        let device = mount.mount_source.context("no device")?.replace("/dev/", "");
+        let switch = Path::new("/sys/fs/ext4").join(device).join("trigger_fs_error");
         fs::write(&switch, "1").with_context(|| format!("cannot write {}", switch.display()))
     }
 }
 
-impl Drop for Mounted {
+impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // It is not mounted if mounting it failed; nothing can be done about the rest.
-        if command("umount", |command| command.arg(&self.at)).is_err() {
-            let _unmounted = Command::new("umount").arg("--lazy").arg(&self.at).output();
+        // Nothing can be done about what is left.
+        if command("umount", |command| command.arg(self.0)).is_err() {
+            let _unmounted = Command::new("umount").arg("--lazy").arg(self.0).output();
         }
-        let _detached = Command::new("losetup").arg("--detach").arg(&self.device).output();
     }
 }
 

@@ -8,7 +8,7 @@ use xtask::process::Signal;
 use xtask::scratch::Scratch;
 use xtask::units;
 
-use super::mishap::{Totals, Transfers, repeat};
+use super::mishap::{Transfers, repeat};
 use crate::fixture::{LIMIT, Role, expect_end};
 
 /// Who is killed.
@@ -37,7 +37,6 @@ pub(super) fn run(
         if only.is_some_and(|only| only != victim) {
             continue;
         }
-        transfers.totals = Totals::default();
         let mut silent = Duration::ZERO;
         let measure = |transfers: &mut Transfers<'_>, role| {
             transfers.fixture.reset(role)?;
@@ -45,9 +44,7 @@ pub(super) fn run(
         };
         repeat(&mut transfers, kills, measure, |transfers, number, role, length| {
             let (sent_bytes, noticed) = kill(transfers, victim, role, length, number % 10 < 2)?;
-            if sent_bytes > 0 {
-                transfers.count(sent_bytes);
-            }
+            transfers.again_bytes.extend((sent_bytes > 0).then_some(sent_bytes));
             silent = silent.max(noticed);
             Ok(())
         })

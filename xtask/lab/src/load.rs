@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use xtask::driver::{Access, Server, Shiplane, Verb};
 use xtask::process;
 use xtask::scratch::Scratch;
@@ -154,7 +154,7 @@ impl Fixture {
 
     fn play(&self, scenario: &Scenario) -> Result<Seen> {
         let home = self.scratch.directory(&format!("server of {}", scenario.name))?;
-        crate::peers::make_keys(&home, &self.keys, KEYS).map_err(|failure| anyhow!("{failure}"))?;
+        crate::peers::make_keys(&home, &self.keys, KEYS)?;
         let served = self.scratch.directory(&format!("served to {}", scenario.name))?;
         fs::hard_link(&self.file, served.join("large"))
             .context("cannot link the file into what is served")?;

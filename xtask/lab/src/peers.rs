@@ -16,14 +16,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
 use shiplane_access::internals::{Grant, PeersFile, Scope, StandingPeer};
 use shiplane_transport::{Identity, PeerId};
 
 use crate::peers::hostile::{Lie, LyingServer};
 use crate::peers::peer::Server;
-
-/// Whatever ends a run.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the peers do, and to whom.
 #[derive(Debug, clap::Args)]
@@ -77,19 +75,16 @@ enum Kind {
 }
 
 impl Args {
-    fn target(&self) -> Result<Server, Failure> {
-        let id = self.id.ok_or("--id is missing")?;
+    fn target(&self) -> Result<Server> {
+        let id = self.id.context("--id is missing")?;
         let keys = fs::read_dir(&self.keys)?.map(|entry| Ok(Identity::load_or_create(&entry?.path())?));
-        Ok(Server { addr: self.server, id, keys: keys.collect::<Result<_, Failure>>()? })
+        Ok(Server { addr: self.server, id, keys: keys.collect::<Result<_>>()? })
     }
 }
 
 /// Makes `count` keys in `directory`, unless they are there, and adds them to the list of peers of the server whose state
 /// is in `home`, with every right.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn make_keys(home: &Path, directory: &Path, count: usize) -> Result<(), Failure> {
+pub fn make_keys(home: &Path, directory: &Path, count: usize) -> Result<()> {
     fs::create_dir_all(directory)?;
     let peers = PeersFile::at(home.join("peers"));
     for number in 0..count {
@@ -102,10 +97,7 @@ pub fn make_keys(home: &Path, directory: &Path, count: usize) -> Result<(), Fail
 }
 
 /// Does it.
-///
-/// # Errors
-/// Whatever ends the run early.
-pub fn run(args: &Args) -> Result<(), Failure> {
+pub fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(play(args));
     // Standard input is read on a thread that ends only with it.
@@ -113,7 +105,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     outcome
 }
 
-async fn play(args: &Args) -> Result<(), Failure> {
+async fn play(args: &Args) -> Result<()> {
     let (count, entries) = (args.count, args.entries);
     match args.kind {
         Kind::Idle => streams::idle(&args.target()?, count).await,
@@ -123,7 +115,7 @@ async fn play(args: &Args) -> Result<(), Failure> {
         Kind::GapBytes => gaps::send(&args.target()?, count, gaps::Left::Bytes).await,
         Kind::GapPackets => gaps::send(&args.target()?, count, gaps::Left::Packets).await,
         Kind::LyingServer => {
-            let server = LyingServer::start(*args.lie.first().ok_or("--lie is missing")?, entries)?;
+            let server = LyingServer::start(*args.lie.first().context("--lie is missing")?, entries)?;
             println!("{}", server.ticket());
             report::enough().await;
             Ok(())

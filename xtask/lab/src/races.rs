@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,6 +16,7 @@ use xtask::scratch::Scratch;
 use xtask::{interrupt, tree, units};
 
 use crate::fixture::{Fixture, LIMIT, OURS, Role, THEIRS, TREE, expect_end};
+use crate::load::joined;
 
 /// The arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -78,12 +77,9 @@ struct Totals {
 
 struct Race<'a> {
     fixture: Fixture<'a>,
-    /// Of what is outside, as it must stay.
-    outside: BTreeMap<PathBuf, Seen>,
+    /// When each name outside was last changed in any way (ctime, which no program can set).
+    outside: BTreeMap<PathBuf, (i64, i64)>,
 }
-
-/// All of a file that can change: inode, mode, links, its times in seconds and nanoseconds, and its content.
-type Seen = ([i64; 7], Vec<u8>);
 
 impl<'a> Race<'a> {
     fn new(shiplane: &'a Shiplane, scratch: &Scratch) -> Result<Self> {
@@ -98,7 +94,7 @@ impl<'a> Race<'a> {
         // The same names as in the directory that it takes the place of.
         write_files(&fixture.at("outside"), "outside")?;
         symlink(fixture.at("outside").join(SWAPPED), fixture.at("link")).context("cannot link")?;
-        let outside = seen(&fixture.at("outside"))?;
+        let outside = changes(&fixture.at("outside"))?;
         Ok(Self { fixture, outside })
     }
 
@@ -118,9 +114,15 @@ impl<'a> Race<'a> {
             ensure!(began.elapsed() < SERIES_LIMIT, "only {} swaps in {:?}", totals.swaps, SERIES_LIMIT);
             fixture.reset(role)?;
             let server = fixture.serve(role, ANY_PORT)?;
-            let swapper = Swapper::start(&directory, &link, PAUSES[totals.runs as usize % PAUSES.len()]);
-            let ended = fixture.start_client(role, server.ticket())?.wait(LIMIT);
-            totals.swaps += swapper.stop()?;
+            let (pause, stop) = (PAUSES[totals.runs as usize % PAUSES.len()], AtomicBool::new(false));
+            let (ended, swaps) = std::thread::scope(|scope| {
+                let swapping = scope.spawn(|| swap(&directory, &link, pause, &stop));
+                let client = fixture.start_client(role, server.ticket());
+                let ended = client.and_then(|client| client.wait(LIMIT));
+                stop.store(true, Ordering::Relaxed);
+                (ended, joined(swapping))
+            });
+            totals.swaps += swaps?;
             // One that does not end well must say why.
             let ended = expect_end(ended?, &[0, 1, 5, 6, 7, 9])?;
             match ended.code {
@@ -143,9 +145,9 @@ impl<'a> Race<'a> {
 
     /// Outside all is as it was.
     fn expect_untouched(&self) -> Result<()> {
-        let now = seen(&self.fixture.at("outside"))?;
+        let now = changes(&self.fixture.at("outside"))?;
         if now != self.outside {
-            let changed = now.iter().filter(|(path, seen)| self.outside.get(*path) != Some(*seen));
+            let changed = now.iter().filter(|(path, at)| self.outside.get(*path) != Some(*at));
             let changed: Vec<_> = changed.map(|(path, _)| path).collect();
             bail!("outside, these have changed or are new: {changed:?}; {} were there", self.outside.len());
         }
@@ -153,39 +155,19 @@ impl<'a> Race<'a> {
     }
 }
 
-/// Exchanges a directory with a link, over and over.
-struct Swapper {
-    stop: Arc<AtomicBool>,
-    count: Arc<AtomicU64>,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl Swapper {
-    fn start(directory: &Path, link: &Path, pause: Duration) -> Self {
-        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
-        let (directory, link) = (directory.to_path_buf(), link.to_path_buf());
-        let thread = std::thread::spawn(move || {
-            // An even number, so that the directory is back in the end.
-            while !stopped.load(Ordering::Relaxed) || counted.load(Ordering::Relaxed) % 2 == 1 {
-                let swapped = renameat_with(CWD, &directory, CWD, &link, RenameFlags::EXCHANGE);
-                swapped.context("cannot exchange a directory and a link")?;
-                counted.fetch_add(1, Ordering::Relaxed);
-                if !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
-            }
-            Ok(())
-        });
-        Self { stop, count, thread }
+/// Exchanges a directory with a link, over and over; how often it has.
+fn swap(directory: &Path, link: &Path, pause: Duration, stop: &AtomicBool) -> Result<u64> {
+    let mut swaps = 0_u64;
+    // An even number, so that the directory is back in the end.
+    while !stop.load(Ordering::Relaxed) || !swaps.is_multiple_of(2) {
+        let swapped = renameat_with(CWD, directory, CWD, link, RenameFlags::EXCHANGE);
+        swapped.context("cannot exchange a directory and a link")?;
+        swaps += 1;
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
     }
-
-    /// How often it has.
-    fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow::anyhow!("the swapping thread panicked"))??;
-        Ok(self.count.load(Ordering::Relaxed))
-    }
+    Ok(swaps)
 }
 
 /// Files in the directory that is exchanged, beneath it and beside it.
@@ -205,21 +187,13 @@ fn write_files(root: &Path, text: &str) -> Result<()> {
     Ok(())
 }
 
-fn seen(root: &Path) -> Result<BTreeMap<PathBuf, Seen>> {
-    let mut all = BTreeMap::new();
-    for entry in WalkDir::new(root) {
-        let entry = entry.context("cannot look outside")?;
-        let found = entry.metadata().context("cannot look outside")?;
-        let content = match found.is_file() {
-            true => fs::read(entry.path()).context("cannot look outside")?,
-            false => Vec::new(),
-        };
-        let [inode, links] = [found.ino(), found.nlink()].map(u64::cast_signed);
-        let (mode, [mtime, ctime]) = (found.mode().into(), [found.mtime(), found.ctime()]);
-        let numbers = [inode, mode, links, mtime, found.mtime_nsec(), ctime, found.ctime_nsec()];
-        all.insert(entry.into_path(), (numbers, content));
-    }
-    Ok(all)
+fn changes(root: &Path) -> Result<BTreeMap<PathBuf, (i64, i64)>> {
+    let changed = |entry: walkdir::Result<walkdir::DirEntry>| {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        Ok((entry.into_path(), (found.ctime(), found.ctime_nsec())))
+    };
+    WalkDir::new(root).into_iter().map(changed).collect::<Result<_>>().context("cannot look outside")
 }
 
 /// In the tree.

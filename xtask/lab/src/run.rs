@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use xtask::interrupt;
 
@@ -69,7 +69,7 @@ fn run(programme: Programme) -> Result<()> {
         Programme::Wan(args) => wan::run(&args),
         Programme::Load(args) => load::run(&args),
         Programme::Soak(args) => soak::run(&args),
-        Programme::Peers(args) => crate::peers::run(&args).map_err(|failure| anyhow!("{failure}")),
+        Programme::Peers(args) => crate::peers::run(&args),
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use parking_lot::Mutex;
 use testlink::Rng;
 use walkdir::WalkDir;
@@ -100,8 +100,7 @@ impl Soak {
         fs::create_dir(&tree).context("cannot make the tree that is served")?;
         dataset::make(&tree, TREE)?;
         let root = scratch.path().to_path_buf();
-        crate::peers::make_keys(&root.join(STATE), &root.join("keys"), KEYS)
-            .map_err(|failure| anyhow!("{failure}"))?;
+        crate::peers::make_keys(&root.join(STATE), &root.join("keys"), KEYS)?;
         let server = shiplane.serve(&root.join(SERVED), &root.join(STATE), Access::Write)?;
         let (life, totals, is_over) =
             (Life { server, number: 0 }.into(), Mutex::default(), AtomicBool::new(false));

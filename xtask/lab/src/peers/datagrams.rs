@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, Result};
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig};
@@ -11,12 +12,11 @@ use shiplane_transport::{Identity, Trust, test_support};
 use testlink::Rng;
 use tokio::net::UdpSocket;
 
-use super::Failure;
 use super::report::{flood, tell, until_enough};
 
 /// Noise, short headers of unknown connections, versions that nobody speaks, and first packets that no key opens,
 /// in turn. `count` before it is ready.
-pub(crate) async fn garbage(server: SocketAddr, count: u64) -> Result<(), Failure> {
+pub(crate) async fn garbage(server: SocketAddr, count: u64) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut noise = Rng::new(1);
     flood("datagrams", count, async |number: u64| {
@@ -55,7 +55,7 @@ fn noisy(number: u64, noise: &mut Rng) -> Vec<u8> {
 }
 
 /// First packets, each from an address of its own in 127/8 that never answers. `count` before it is ready.
-pub(crate) async fn spoofed(server: SocketAddr, count: u64) -> Result<(), Failure> {
+pub(crate) async fn spoofed(server: SocketAddr, count: u64) -> Result<()> {
     flood("packets", count, async |number: u64| {
         let (_, first) = Attempt::begin(server)?;
         let [_, _, b, c] = (number as u32).to_be_bytes();
@@ -68,7 +68,7 @@ pub(crate) async fn spoofed(server: SocketAddr, count: u64) -> Result<(), Failur
 }
 
 /// Handshakes whose address is proven, if that is asked for, and that go no further. `count` before it is ready.
-pub(crate) async fn half_open(server: SocketAddr, count: u64) -> Result<(), Failure> {
+pub(crate) async fn half_open(server: SocketAddr, count: u64) -> Result<()> {
     let attempts = futures::stream::iter(0..count).map(|_| half(server)).buffer_unordered(AT_A_TIME);
     let answers: Vec<_> = attempts.collect().await;
     let answers = answers.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -88,7 +88,7 @@ enum Answer {
     Handshake,
 }
 
-async fn half(server: SocketAddr) -> Result<Answer, Failure> {
+async fn half(server: SocketAddr) -> Result<Answer> {
     let (mut attempt, first) = Attempt::begin(server)?;
     // One host, which is not that of any honest peer.
     let socket = UdpSocket::bind((Ipv4Addr::new(127, 66, 0, 1), 0)).await?;
@@ -118,13 +118,13 @@ struct Attempt {
 
 impl Attempt {
     /// And its first datagram.
-    fn begin(server: SocketAddr) -> Result<(Self, Vec<u8>), Failure> {
+    fn begin(server: SocketAddr) -> Result<(Self, Vec<u8>)> {
         let client = test_support::client_config(&Identity::generate()?, &Trust::none(), &[b"shiplane/1"])?;
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
         let (handle, connection) =
             endpoint.connect(Instant::now(), client, server, test_support::SERVER_NAME)?;
         let mut attempt = Self { endpoint, handle, connection, server };
-        let first = attempt.next().ok_or("there is no first packet")?;
+        let first = attempt.next().context("there is no first packet")?;
         Ok((attempt, first))
     }
 

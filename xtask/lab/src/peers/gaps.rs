@@ -5,6 +5,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use anyhow::Result;
 use bytes::BytesMut;
 use delegate::delegate;
 use quinn_proto::crypto::{
@@ -13,7 +14,6 @@ use quinn_proto::crypto::{
 use quinn_proto::transport_parameters::TransportParameters;
 use quinn_proto::{ConnectError, ConnectionId, Side, TransportError};
 
-use super::Failure;
 use super::peer::{Dialler, Server, patient};
 
 /// The ranges that are not sent.
@@ -26,7 +26,7 @@ pub(crate) enum Left {
 }
 
 /// `count` connections that open all the streams they may, send as much as they may, and leave something out.
-pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<(), Failure> {
+pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()> {
     let wrap = move |inner| Arc::new(Leaky { inner, left }) as Arc<dyn ClientConfig>;
     let mut quic = patient();
     quic.send_window(64 << 20);
@@ -40,7 +40,7 @@ pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()
     dialler.end(figures).await
 }
 
-async fn begin(connecting: quinn::Connecting) -> Result<quinn::Connection, Failure> {
+async fn begin(connecting: quinn::Connecting) -> Result<quinn::Connection> {
     let connection = connecting.await?;
     // The one stream that is allowed before the server has judged the key: then all the others are (SPEC 1.8).
     let (mut send, mut recv) = connection.open_bi().await?;

@@ -2,7 +2,7 @@
 //! ([`LyingServer`]), and by a pusher to `shiplane serve --writable` ([`LyingPusher`]).
 //!
 //! ```no_run
-//! # fn main() -> Result<(), lab::peers::Failure> {
+//! # fn main() -> anyhow::Result<()> {
 //! use lab::peers::hostile::{Lie, LyingServer};
 //!
 //! let server = LyingServer::start(Lie::HugeFile, 0)?;
@@ -44,3 +44,6 @@ fn in_background(runtime: Runtime, work: impl Future<Output = ()> + Send + 'stat
     });
     token.drop_guard()
 }
+
+/// How the one file is called that is served to `get TICKET -`.
+const HUGE: &str = "huge";

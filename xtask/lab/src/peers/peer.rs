@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use quinn_proto::crypto;
@@ -13,7 +14,6 @@ use shiplane_rpc::internals::encode;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
 use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId};
 
-use super::Failure;
 use super::report::{enough, tell};
 
 /// Who is under load, and the keys that have a right there.
@@ -32,7 +32,7 @@ pub(crate) struct Dialler {
 }
 
 impl Dialler {
-    pub(crate) fn new(server: &Server, quic: quinn::TransportConfig) -> Result<Self, Failure> {
+    pub(crate) fn new(server: &Server, quic: quinn::TransportConfig) -> Result<Self> {
         Self::with(server, quic, |crypto| crypto)
     }
 
@@ -41,7 +41,7 @@ impl Dialler {
         server: &Server,
         quic: quinn::TransportConfig,
         wrap: impl Fn(Arc<dyn crypto::ClientConfig>) -> Arc<dyn crypto::ClientConfig>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self> {
         let (trust, quic) = (Trust::only([server.id]), Arc::new(quic));
         let config = |identity: &Identity| {
             let crypto = test_support::client_crypto(identity, &trust, &[b"shiplane/1"])?;
@@ -49,14 +49,14 @@ impl Dialler {
             config.transport_config(Arc::clone(&quic));
             Ok(config)
         };
-        let configs = server.keys.iter().map(config).collect::<Result<Vec<_>, Failure>>()?;
+        let configs = server.keys.iter().map(config).collect::<Result<Vec<_>>>()?;
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into())?;
         Ok(Self { endpoint, configs: configs.into_iter().cycle(), server: server.addr })
     }
 
     /// A connection with the next key in turn.
-    pub(crate) fn dial(&mut self) -> Result<quinn::Connecting, Failure> {
-        let config = self.configs.next().ok_or("there are no keys")?;
+    pub(crate) fn dial(&mut self) -> Result<quinn::Connecting> {
+        let config = self.configs.next().context("there are no keys")?;
         Ok(self.endpoint.connect_with(config, self.server, test_support::SERVER_NAME)?)
     }
 
@@ -67,9 +67,9 @@ impl Dialler {
         name: &str,
         count: usize,
         begin: impl Fn(usize, quinn::Connecting) -> B,
-    ) -> Result<Vec<T>, Failure>
+    ) -> Result<Vec<T>>
     where
-        B: Future<Output = Result<T, Failure>>,
+        B: Future<Output = Result<T>>,
     {
         let begin = &begin;
         let dials = futures::stream::iter(0..count).map(|number| {
@@ -86,7 +86,7 @@ impl Dialler {
     pub(crate) async fn end<const N: usize>(
         self,
         figures: impl AsyncFnOnce() -> [(&'static str, u64); N],
-    ) -> Result<(), Failure> {
+    ) -> Result<()> {
         enough().await;
         tell(&figures().await)?;
         self.finish().await;
@@ -113,22 +113,19 @@ pub(crate) async fn call(
     connection: &quinn::Connection,
     method: &str,
     body: &impl Serialize,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>> {
     let (mut send, mut recv) = connection.open_bi().await?;
     send_envelope(&mut send, &(next(), method, DEADLINE_MS, &encode(body)?[..])).await?;
     let answer = recv.read_to_end(2 << 20).await?;
     match answer.get(HEAD..HEAD + 8 + 4 + 8) {
         Some(head) if head[8..12] == [0; 4] => Ok(answer[HEAD + 20..].to_vec()),
         Some(head) => Err(Fault(head[12]).into()),
-        None => Err("an answer without a head".into()),
+        None => bail!("an answer without a head"),
     }
 }
 
 /// Writes an envelope (SPEC 5.2) after its header, and ends the stream.
-pub(crate) async fn send_envelope(
-    send: &mut quinn::SendStream,
-    envelope: &impl Serialize,
-) -> Result<(), Failure> {
+pub(crate) async fn send_envelope(send: &mut quinn::SendStream, envelope: &impl Serialize) -> Result<()> {
     let envelope = encode(envelope)?;
     let header = StreamHeader::new(StreamKind::RpcCall, envelope.len() as u64)?;
     send.write_all_chunks(&mut [Bytes::copy_from_slice(&header.encode()), envelope]).await?;
@@ -143,7 +140,7 @@ pub(crate) struct Fault(pub(crate) u8);
 /// Opens a fetch of the file `large` (SPEC 5.10) and its records stream, and reads the manifest to its end.
 pub(crate) async fn open_fetch(
     connection: &quinn::Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), Failure> {
+) -> Result<(quinn::SendStream, quinn::RecvStream)> {
     let (compression, rate, invitation, attributes) = (0_u32, 0_u8, 0_u8, 0_u8);
     let transfer = *transfer_id().as_bytes();
     let body = (transfer, "large", compression, rate, DIGESTS, NO_FILTERS, invitation, attributes);
@@ -158,13 +155,13 @@ pub(crate) async fn open_fetch(
             }
         }
     }
-    Err("the manifest has no end".into())
+    bail!("the manifest has no end")
 }
 
 /// The stream of records that the peer opens, behind its opening.
 pub(crate) async fn accept_records(
     connection: &quinn::Connection,
-) -> Result<(quinn::SendStream, quinn::RecvStream), Failure> {
+) -> Result<(quinn::SendStream, quinn::RecvStream)> {
     let (send, mut recv) = connection.accept_bi().await?;
     let mut opening = [0; 8 + TransferId::LEN_BYTES];
     recv.read_exact(&mut opening).await?;
@@ -196,7 +193,7 @@ pub(crate) const DIGESTS: u8 = 3;
 const DIALS_AT_A_TIME: usize = 32;
 
 /// A stream's header.
-const HEAD: usize = 8;
+pub(crate) const HEAD: usize = 8;
 
 /// The caller's budget.
 const DEADLINE_MS: u64 = 20_000;

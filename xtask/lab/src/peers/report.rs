@@ -2,10 +2,10 @@
 
 use std::io::Write as _;
 
-use super::Failure;
+use anyhow::Result;
 
 /// Prints one line of figures. The first one says that all peers are at work.
-pub(crate) fn tell(figures: &[(&str, u64)]) -> Result<(), Failure> {
+pub(crate) fn tell(figures: &[(&str, u64)]) -> Result<()> {
     let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", figures.join(", "))?;
@@ -22,8 +22,8 @@ pub(crate) async fn enough() {
 pub(crate) async fn flood(
     name: &str,
     count: u64,
-    mut step: impl AsyncFnMut(u64) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    mut step: impl AsyncFnMut(u64) -> Result<()>,
+) -> Result<()> {
     for number in 0..count {
         step(number).await?;
         tokio::task::yield_now().await;
@@ -34,9 +34,7 @@ pub(crate) async fn flood(
 }
 
 /// Takes one step after another, each with its number, until it is enough. How many there were.
-pub(crate) async fn until_enough(
-    mut step: impl AsyncFnMut(u64) -> Result<(), Failure>,
-) -> Result<u64, Failure> {
+pub(crate) async fn until_enough(mut step: impl AsyncFnMut(u64) -> Result<()>) -> Result<u64> {
     let mut enough = std::pin::pin!(enough());
     let mut steps = 0;
     loop {

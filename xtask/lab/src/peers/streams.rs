@@ -3,16 +3,16 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, bail};
 use bytes::BytesMut;
 use shiplane_wire::{ReceiverRecord, Span};
 use tokio::task::JoinSet;
 
-use super::Failure;
 use super::peer::{Dialler, Fault, Server, call, open_fetch, patient};
 use super::report::tell;
 
 /// `count` connections that do nothing, one key after another.
-pub(crate) async fn idle(server: &Server, count: usize) -> Result<(), Failure> {
+pub(crate) async fn idle(server: &Server, count: usize) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
     // A stream proves that it is admitted.
     let begin = |_, connecting: quinn::Connecting| async {
@@ -26,7 +26,7 @@ pub(crate) async fn idle(server: &Server, count: usize) -> Result<(), Failure> {
 }
 
 /// `count` calls one after another on one connection, then 50 times 64 at a time.
-pub(crate) async fn calls(server: &Server, count: usize) -> Result<(), Failure> {
+pub(crate) async fn calls(server: &Server, count: usize) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
     let connection = dialler.dial()?.await?;
     let ask_all = async |at_once: u64| {
@@ -37,7 +37,7 @@ pub(crate) async fn calls(server: &Server, count: usize) -> Result<(), Failure> 
 }
 
 /// `count` chunks of one fetch one after another on one connection, then 50 times 64 that are wanted at once.
-pub(crate) async fn chunks(server: &Server, count: usize) -> Result<(), Failure> {
+pub(crate) async fn chunks(server: &Server, count: usize) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
     let connection = dialler.dial()?.await?;
     let (mut send, mut recv) = open_fetch(&connection).await?;
@@ -56,7 +56,7 @@ pub(crate) async fn chunks(server: &Server, count: usize) -> Result<(), Failure>
 }
 
 /// `count` connections, each with one fetch of the file `large` whose chunks it wants and does not read.
-pub(crate) async fn readers(server: &Server, count: usize) -> Result<(), Failure> {
+pub(crate) async fn readers(server: &Server, count: usize) -> Result<()> {
     let mut quic = patient();
     // Enough for an answer and a manifest, and for the beginning of every chunk.
     quic.stream_receive_window(STREAM_WINDOW_BYTES.into()).receive_window(CONNECTION_WINDOW_BYTES.into());
@@ -81,7 +81,7 @@ pub(crate) async fn readers(server: &Server, count: usize) -> Result<(), Failure
 }
 
 /// Takes `count` steps of one thing each, then 50 of 64 things at a time, and says how long that took.
-async fn timed(count: usize, mut step: impl AsyncFnMut(u64) -> Result<(), Failure>) -> Result<(), Failure> {
+async fn timed(count: usize, mut step: impl AsyncFnMut(u64) -> Result<()>) -> Result<()> {
     let mut figures = Vec::new();
     for (name, steps, at_once) in [("sequential_ms", count, 1), ("concurrent_ms", ROUNDS, AT_ONCE)] {
         let started = Instant::now();
@@ -94,17 +94,17 @@ async fn timed(count: usize, mut step: impl AsyncFnMut(u64) -> Result<(), Failur
 }
 
 /// A call that is answered by a fault, for there is no such push: what it takes is the way there and back.
-async fn ask(connection: &quinn::Connection) -> Result<(), Failure> {
+async fn ask(connection: &quinn::Connection) -> Result<()> {
     let settle = ([0_u8; 16], 0_u8);
     match call(connection, "push.settle", &settle).await {
         Err(failure) if failure.is::<Fault>() => Ok(()),
         Err(failure) => Err(failure),
-        Ok(_) => Err("a push that was never begun was settled".into()),
+        Ok(_) => bail!("a push that was never begun was settled"),
     }
 }
 
 /// Wants chunks of that length: of the same few spans again and again.
-async fn want(records: &mut quinn::SendStream, chunks: Range<u64>, len_bytes: u64) -> Result<(), Failure> {
+async fn want(records: &mut quinn::SendStream, chunks: Range<u64>, len_bytes: u64) -> Result<()> {
     let mut wants = BytesMut::new();
     for index in chunks {
         let span = Span { entry: 0, offset_bytes: index % SPANS * len_bytes, len_bytes };
@@ -118,7 +118,7 @@ async fn take(
     connection: &quinn::Connection,
     records: &mut quinn::SendStream,
     chunks: Range<u64>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     want(records, chunks.clone(), SMALL_CHUNK_BYTES).await?;
     // Tasks, as the server sends no more before some are answered.
     let mut taken = JoinSet::new();
@@ -128,12 +128,12 @@ async fn take(
             let frame = recv.read_to_end(FRAME_LIMIT_BYTES).await?;
             send.write_all(&[0]).await?;
             send.finish()?;
-            Ok::<_, Failure>(frame.len())
+            anyhow::Ok(frame.len())
         });
     }
     while let Some(len) = taken.join_next().await {
         if len?? != TAG_BYTES + 8 + SMALL_CHUNK_BYTES as usize + 32 {
-            return Err("a chunk of another length than wanted".into());
+            bail!("a chunk of another length than wanted");
         }
     }
     Ok(())

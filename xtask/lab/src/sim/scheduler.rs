@@ -5,7 +5,6 @@
 //! is at work, and the order of all of it is the runtime's, which a seed repeats.
 
 use std::{
-    any::Any,
     cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
@@ -44,10 +43,11 @@ impl DeterministicScheduler for SeededScheduler {
     }
 
     fn pass(&self) {
-        let is_worker = RUNTIME
-            .with_borrow(|runtime| runtime.as_ref().is_some_and(|runtime| runtime.tell(WorkerState::Waits)));
+        let is_heard = |runtime: &Runtime| runtime.told.send(None).is_ok();
+        let is_worker = RUNTIME.with_borrow(|runtime| runtime.as_ref().is_some_and(is_heard));
         if is_worker && await_turn().is_none() {
-            resume_unwind(Box::new(Abandoned));
+            // Its task is gone.
+            resume_unwind(Box::new("abandoned"));
         }
     }
 }
@@ -60,6 +60,12 @@ thread_local! {
 }
 
 type Work = Box<dyn FnOnce() + Send>;
+
+/// From here on the worker runs, and the runtime waits for a message. Without work it goes on with what it has.
+type Turn = (Option<Work>, Waker);
+
+/// From here on the runtime runs: nothing if the work waits, else that it has ended, perhaps by a panic.
+type Told = Option<thread::Result<()>>;
 
 /// Threads that wait for work.
 struct Workers {
@@ -80,40 +86,16 @@ impl Workers {
 /// A worker, as the runtime sees it. It ends when this is dropped.
 struct Worker {
     turns: mpsc::Sender<Turn>,
-    told: mpsc::Receiver<WorkerState>,
-}
-
-/// From here on the worker runs, and the runtime waits for a message.
-struct Turn {
-    /// None: goes on with what it has.
-    work: Option<Work>,
-    waker: Waker,
-}
-
-enum WorkerState {
-    /// The work waits.
-    Waits,
-    /// It has ended, perhaps by a panic.
-    Ended(Option<Box<dyn Any + Send>>),
+    told: mpsc::Receiver<Told>,
 }
 
 /// The runtime, as a worker sees it.
 struct Runtime {
     turns: mpsc::Receiver<Turn>,
-    told: mpsc::Sender<WorkerState>,
+    told: mpsc::Sender<Told>,
     /// Of the task that stands for the work.
     waker: Option<Waker>,
 }
-
-impl Runtime {
-    /// Whether the runtime can still hear it.
-    fn tell(&self, told: WorkerState) -> bool {
-        self.told.send(told).is_ok()
-    }
-}
-
-/// Unwinds work whose task is gone.
-struct Abandoned;
 
 fn start_worker(seed: u64) -> Worker {
     let ((turns, own), (told, heard)) = (mpsc::channel(), mpsc::channel());
@@ -126,9 +108,8 @@ fn start_worker(seed: u64) -> Worker {
         // For its clock, and to spawn on.
         let _entered = runtime.enter();
         while let Some(Some(work)) = await_turn() {
-            let panic = catch_unwind(AssertUnwindSafe(work)).err();
             // The result is dropped if the work was abandoned.
-            let _ = told.send(WorkerState::Ended(panic));
+            let _ = told.send(Some(catch_unwind(AssertUnwindSafe(work))));
         }
     });
     Worker { turns, told: heard }
@@ -138,9 +119,9 @@ fn start_worker(seed: u64) -> Worker {
 fn await_turn() -> Option<Option<Work>> {
     RUNTIME.with_borrow_mut(|runtime| {
         let runtime = runtime.as_mut()?;
-        let turn = runtime.turns.recv().ok()?;
-        runtime.waker = Some(turn.waker);
-        Some(turn.work)
+        let (work, waker) = runtime.turns.recv().ok()?;
+        runtime.waker = Some(waker);
+        Some(work)
     })
 }
 
@@ -163,8 +144,8 @@ impl Future for Piece {
             return Poll::Ready(());
         };
         // Its thread lives as long as the other end.
-        let _ = worker.turns.send(Turn { work, waker: cx.waker().clone() });
-        let Ok(WorkerState::Ended(panic)) = worker.told.recv() else {
+        let _ = worker.turns.send((work, cx.waker().clone()));
+        let Ok(Some(ended)) = worker.told.recv() else {
             self.worker = Some(worker);
             return Poll::Pending;
         };
@@ -174,7 +155,7 @@ impl Future for Piece {
                 workers.idle.push(worker);
             }
         });
-        panic.map_or(Poll::Ready(()), |panic| resume_unwind(panic))
+        ended.map_or_else(|panic| resume_unwind(panic), Poll::Ready)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use bytes::BytesMut;
 use shiplane_wire::{
     BlockSignature, BlockSignatures, Digest, Entry, EntryKind, EscapedPath, Holes, LeftOutReason, LinkTarget,
@@ -10,8 +11,17 @@ use shiplane_wire::{
     limits,
 };
 
-use super::Lie;
-use crate::peers::Failure;
+use super::{HUGE, Lie};
+
+/// What is told to a victim.
+#[derive(Debug, Clone)]
+pub(super) struct Telling {
+    pub(super) lie: Lie,
+    /// How many entries a lie about entries has.
+    pub(super) entries: u32,
+    /// Told once a lie that goes on by itself does so.
+    pub(super) goes_on: Option<mpsc::Sender<()>>,
+}
 
 /// A transfer whose records stream is open.
 pub(super) struct Provider {
@@ -20,46 +30,37 @@ pub(super) struct Provider {
     send: quinn::SendStream,
     recv: quinn::RecvStream,
     reader: RecordReader<ReceiverRecord>,
-    /// The name of the one file, where only one was asked for.
-    pub(super) only: Option<&'static str>,
+    telling: Telling,
     /// Entries that were sent and may be, in bytes (SPEC 4.10).
     sent_bytes: u64,
     admitted_bytes: u64,
-    /// Whether the victim waits to be offered chunks (SPEC 4.24).
-    is_invited: bool,
-    /// Told once a lie that goes on by itself does so.
-    pub(super) goes_on: Option<mpsc::Sender<()>>,
 }
 
+/// An entry of a manifest, or what was left out of it.
+type Listed = Result<ProviderRecord>;
+
 impl Provider {
-    pub(super) fn new(
+    /// `is_invited`: the victim waits to be offered chunks (SPEC 4.24).
+    pub(super) async fn open(
         connection: quinn::Connection,
         transfer: TransferId,
         (send, recv): (quinn::SendStream, quinn::RecvStream),
         is_invited: bool,
-    ) -> Self {
-        let (reader, only, goes_on) = (RecordReader::new(), None, None);
-        let (sent_bytes, admitted_bytes) = (0, limits::FIRST_ENTRY_BYTES);
-        Self {
-            connection,
-            transfer,
-            send,
-            recv,
-            reader,
-            only,
-            sent_bytes,
-            admitted_bytes,
-            is_invited,
-            goes_on,
+        telling: Telling,
+    ) -> Result<Self> {
+        let (reader, sent_bytes, admitted_bytes) = (RecordReader::new(), 0, limits::FIRST_ENTRY_BYTES);
+        let mut provider =
+            Self { connection, transfer, send, recv, reader, telling, sent_bytes, admitted_bytes };
+        if is_invited {
+            provider.say(&ProviderRecord::OffersEnd).await?;
         }
+        Ok(provider)
     }
 
     /// Tells the lie; returns once the victim has ended the transfer.
-    pub(super) async fn tell(mut self, lie: Lie, entries: u32) -> Result<(), Failure> {
-        if self.is_invited {
-            self.say(&[ProviderRecord::OffersEnd]).await?;
-        }
-        self.play(lie, entries).await?;
+    pub(super) async fn tell(mut self) -> Result<()> {
+        let lie = self.telling.lie;
+        self.play(lie, self.telling.entries).await?;
         // After the lie comes silence, until the victim has had enough, or has everything.
         while let Some(record) = self.record().await? {
             if matches!(record, ReceiverRecord::Done { .. }) && lie != Lie::Unconfirmed {
@@ -73,25 +74,33 @@ impl Provider {
         Ok(())
     }
 
-    async fn play(&mut self, lie: Lie, entries: u32) -> Result<(), Failure> {
+    async fn play(&mut self, lie: Lie, entries: u32) -> Result<()> {
         match lie {
-            Lie::HugeFile | Lie::HugeStream => self.promise(limits::MAX_FRAME_LEN_BYTES).await,
+            Lie::HugeFile => self.promise(limits::MAX_FRAME_LEN_BYTES).await,
+            Lie::HugeStream => self.manifest([file(HUGE.as_bytes(), limits::MAX_FRAME_LEN_BYTES)]).await,
             Lie::VastFile => self.promise(1 << 46).await,
-            Lie::LongDirectories => self.long_paths(EntryKind::Directory, entries).await,
+            Lie::LongDirectories => self.manifest(long_paths(EntryKind::Directory, entries)).await,
             Lie::UnadmittedEntries => {
                 self.admitted_bytes = u64::MAX;
                 // Files that never come: a receiver is done with directories, and admits more, as fast as it can.
-                self.long_paths(EntryKind::File, entries).await
+                self.manifest(long_paths(EntryKind::File, entries)).await
             }
             Lie::LongFiles => {
-                self.long_paths(EntryKind::File, entries).await?;
+                self.manifest(long_paths(EntryKind::File, entries)).await?;
                 self.stay_alive().await
             }
-            Lie::EndlessFiles => self.endless(|path| entry(EntryKind::File, path, 0)).await,
-            Lie::LongLinks => self.long_links(entries).await,
-            Lie::EndlessLinks => self.endless(|path| link(path, b"..")).await,
-            Lie::ThroughLink => self.through_link().await,
-            Lie::EndlessSkipped => self.endless_skipped().await,
+            Lie::EndlessFiles => self.manifest(numbered(u64::MAX, |path| file(path, 0))).await,
+            Lie::LongLinks => {
+                let target = [b'x'; limits::MAX_LINK_TARGET_LEN_BYTES];
+                self.manifest(numbered(entries.into(), |path| link(path, &target))).await
+            }
+            Lie::EndlessLinks => self.manifest(numbered(u64::MAX, |path| link(path, b".."))).await,
+            Lie::ThroughLink => self.manifest([link(b"link", b".."), file(b"link/file", 0)]).await,
+            Lie::EndlessSkipped => {
+                let path = EscapedPath::new(&[1; limits::MAX_PATH_LEN_BYTES]);
+                let skipped = ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path };
+                self.manifest(std::iter::repeat_with(|| Ok(skipped.clone()))).await
+            }
             Lie::AliveForEntries => self.stay_alive().await,
             Lie::AliveForChunks => {
                 self.promise(FILE_LEN_BYTES).await?;
@@ -111,7 +120,7 @@ impl Provider {
             }
             Lie::LateEntry => {
                 self.promise(FILE_LEN_BYTES).await?;
-                self.list(entry(EntryKind::File, b"late", 1)?).await
+                self.list(file(b"late", 1)?).await
             }
             Lie::UnwantedCompression => {
                 self.chunks(|tag, len| frame(&tag.encode_compressed(), len, len)).await
@@ -124,69 +133,29 @@ impl Provider {
     }
 
     /// A manifest of one file.
-    async fn promise(&mut self, size_bytes: u64) -> Result<(), Failure> {
-        let name = self.name();
-        self.list(entry(EntryKind::File, name, size_bytes)?).await?;
-        self.say(&[end(1, size_bytes)]).await
+    async fn promise(&mut self, size_bytes: u64) -> Result<()> {
+        self.manifest([file(b"file", size_bytes)]).await
     }
 
-    fn name(&self) -> &'static [u8] {
-        self.only.unwrap_or("file").as_bytes()
-    }
-
-    async fn long_paths(&mut self, kind: EntryKind, entries: u32) -> Result<(), Failure> {
-        let size_bytes = u64::from(kind == EntryKind::File);
-        let mut parent = Vec::new();
-        for _ in 0..LONG_PATH_DEPTH {
-            parent.extend([1; limits::MAX_COMPONENT_LEN_BYTES]);
-            self.list(entry(EntryKind::Directory, &parent, 0)?).await?;
-            parent.push(b'/');
+    /// Sends a manifest and its end.
+    async fn manifest(&mut self, all: impl IntoIterator<Item = Listed>) -> Result<()> {
+        let (mut entries, mut total_bytes) = (0, 0);
+        for (number, listed) in all.into_iter().enumerate() {
+            // An endless one goes on once the victim is at work on it.
+            if number == ENTRIES_BEFORE_IT_GOES_ON {
+                self.goes_on();
+            }
+            let listed = listed?;
+            if let ProviderRecord::Entry(entry) = &listed {
+                (entries, total_bytes) = (entries + 1, total_bytes + entry.size_bytes);
+            }
+            self.list(listed).await?;
         }
-        for number in 0..entries {
-            let mut path = parent.clone();
-            path.extend([1; limits::MAX_COMPONENT_LEN_BYTES - 8]);
-            path.extend(format!("{number:08x}").as_bytes());
-            self.list(entry(kind, &path, size_bytes)?).await?;
-        }
-        let all = u64::from(entries) + LONG_PATH_DEPTH as u64;
-        self.say(&[end(all, size_bytes * u64::from(entries))]).await
-    }
-
-    /// Entries that `make` makes of their paths.
-    async fn endless(&mut self, make: impl Fn(&[u8]) -> Result<Entry, Failure>) -> Result<(), Failure> {
-        for number in 0_u64.. {
-            self.goes_on_from(number);
-            self.list(make(format!("{number}").as_bytes())?).await?;
-        }
-        Ok(())
-    }
-
-    async fn long_links(&mut self, entries: u32) -> Result<(), Failure> {
-        let target = [b'x'; limits::MAX_LINK_TARGET_LEN_BYTES];
-        for number in 0..entries {
-            self.list(link(format!("{number}").as_bytes(), &target)?).await?;
-        }
-        self.say(&[end(entries.into(), 0)]).await
-    }
-
-    async fn through_link(&mut self) -> Result<(), Failure> {
-        self.list(link(b"link", b"..")?).await?;
-        self.list(entry(EntryKind::File, b"link/file", 0)?).await?;
-        self.say(&[end(2, 0)]).await
-    }
-
-    async fn endless_skipped(&mut self) -> Result<(), Failure> {
-        let path = EscapedPath::new(&[1; limits::MAX_PATH_LEN_BYTES]);
-        let record = ProviderRecord::LeftOut { reason: LeftOutReason::Symlink, path };
-        for number in 0_u64.. {
-            self.goes_on_from(number);
-            self.say(std::slice::from_ref(&record)).await?;
-        }
-        Ok(())
+        self.say(&ProviderRecord::End { entries, total_bytes }).await
     }
 
     /// A sign of life every few seconds, as an honest provider gives it, and nothing else.
-    async fn stay_alive(&mut self) -> Result<(), Failure> {
+    async fn stay_alive(&mut self) -> Result<()> {
         self.goes_on();
         let mut signs = tokio::time::interval(SIGN_OF_LIFE_INTERVAL);
         loop {
@@ -195,39 +164,46 @@ impl Provider {
                 _ = signs.tick() => {}
             }
             // With the lowest rate that can be announced, so that the least is expected.
-            self.say(&[ProviderRecord::Alive { scanned_entries: 0, bytes_per_second: 1 }]).await?;
+            self.say(&ProviderRecord::Alive { scanned_entries: 0, bytes_per_second: 1 }).await?;
         }
     }
 
     /// Sends the first `percent` of each wanted chunk, and then single bytes, if at all.
-    async fn parts(&mut self, percent: u64, then_every: Option<Duration>) -> Result<(), Failure> {
-        self.promise(4 * FILE_LEN_BYTES).await?;
-        let mut lanes = tokio::task::JoinSet::new();
-        while let Some((tag, len_bytes)) = self.want().await? {
-            self.goes_on();
-            let lens_bytes = [len_bytes, len_bytes / 100 * percent];
-            lanes.spawn(part_chunk(self.connection.clone(), tag, lens_bytes, then_every));
-        }
-        Ok(())
+    async fn parts(&mut self, percent: u64, then_every: Option<Duration>) -> Result<()> {
+        self.lanes(4 * FILE_LEN_BYTES, |connection, tag, len_bytes| {
+            part_chunk(connection, tag, [len_bytes, len_bytes / 100 * percent], then_every)
+        })
+        .await
     }
 
     /// Answers each want with what `make` makes of it, more often than the victim believes.
-    async fn chunks(&mut self, make: impl Fn(TaggedChunk, u64) -> Vec<u8>) -> Result<(), Failure> {
-        self.promise(FILE_LEN_BYTES).await?;
+    async fn chunks(&mut self, make: impl Fn(TaggedChunk, u64) -> Vec<u8>) -> Result<()> {
+        let send = |connection, tag, len_bytes| repeat_chunk(connection, make(tag, len_bytes));
+        self.lanes(FILE_LEN_BYTES, send).await
+    }
+
+    /// Promises a file, and answers each want on a lane of its own.
+    async fn lanes<F>(
+        &mut self,
+        size_bytes: u64,
+        send: impl Fn(quinn::Connection, TaggedChunk, u64) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.promise(size_bytes).await?;
         let mut lanes = tokio::task::JoinSet::new();
         while let Some((tag, len_bytes)) = self.want().await? {
-            lanes.spawn(repeat_chunk(self.connection.clone(), make(tag, len_bytes)));
+            self.goes_on();
+            lanes.spawn(send(self.connection.clone(), tag, len_bytes));
         }
         Ok(())
     }
 
     /// Sends all requested block signatures, then signatures that were not requested.
-    async fn endless_signatures(&mut self) -> Result<(), Failure> {
-        for name in CUT_FILES {
-            self.list(entry(EntryKind::File, name, CUT_FILE_LEN_BYTES)?).await?;
-        }
+    async fn endless_signatures(&mut self) -> Result<()> {
         let files = CUT_FILES.len() as u64;
-        self.say(&[end(files, files * CUT_FILE_LEN_BYTES)]).await?;
+        self.manifest(CUT_FILES.map(|name| file(name, CUT_FILE_LEN_BYTES))).await?;
         let mut number = 0_u64;
         loop {
             let Some(record) = self.record().await? else { return Ok(()) };
@@ -250,50 +226,40 @@ impl Provider {
                     });
                     at += len_bytes;
                 }
-                self.say(&[ProviderRecord::Signatures(part)]).await?;
+                self.say(&ProviderRecord::Signatures(part)).await?;
             }
         }
     }
 
-    /// An endless list goes on once the victim is at work on it.
-    fn goes_on_from(&mut self, number: u64) {
-        if number == ENTRIES_BEFORE_IT_GOES_ON {
-            self.goes_on();
-        }
-    }
-
     fn goes_on(&mut self) {
-        if let Some(goes_on) = self.goes_on.take() {
+        if let Some(goes_on) = self.telling.goes_on.take() {
             // It does so whether anybody waits for it or not.
             let _unheard = goes_on.send(());
         }
     }
 
     /// Sends an entry as soon as the victim has admitted it.
-    async fn list(&mut self, entry: Entry) -> Result<(), Failure> {
-        self.sent_bytes += entry.cost_bytes();
+    async fn list(&mut self, listed: ProviderRecord) -> Result<()> {
+        if let ProviderRecord::Entry(entry) = &listed {
+            self.sent_bytes += entry.cost_bytes();
+        }
         while self.sent_bytes > self.admitted_bytes {
-            match self.record().await? {
-                Some(ReceiverRecord::Admit { bytes }) => {
-                    self.admitted_bytes = self.admitted_bytes.max(bytes);
-                }
-                Some(_) => {}
-                None => return Err("the victim has ended it amidst the list".into()),
+            match self.record().await?.context("the victim has ended it amidst the list")? {
+                ReceiverRecord::Admit { bytes } => self.admitted_bytes = self.admitted_bytes.max(bytes),
+                _ => {}
             }
         }
-        self.say(&[ProviderRecord::Entry(entry)]).await
+        self.say(&listed).await
     }
 
-    async fn say(&mut self, records: &[ProviderRecord]) -> Result<(), Failure> {
+    async fn say(&mut self, record: &ProviderRecord) -> Result<()> {
         let mut bytes = BytesMut::new();
-        for record in records {
-            record.encode(&mut bytes)?;
-        }
+        record.encode(&mut bytes)?;
         Ok(self.send.write_chunk(bytes.freeze()).await?)
     }
 
     /// The next chunk that is wanted, and its length; `None` once the victim has ended its half.
-    async fn want(&mut self) -> Result<Option<(TaggedChunk, u64)>, Failure> {
+    async fn want(&mut self) -> Result<Option<(TaggedChunk, u64)>> {
         while let Some(record) = self.record().await? {
             if let ReceiverRecord::WantChunk { index, spans } = record {
                 let tag = TaggedChunk { transfer: self.transfer, index };
@@ -304,7 +270,7 @@ impl Provider {
     }
 
     /// Cancel-safe.
-    async fn record(&mut self) -> Result<Option<ReceiverRecord>, Failure> {
+    async fn record(&mut self) -> Result<Option<ReceiverRecord>> {
         loop {
             if let Some(record) = self.reader.poll()? {
                 return Ok(Some(record));
@@ -321,7 +287,7 @@ async fn part_chunk(
     tag: TaggedChunk,
     [len_bytes, first_bytes]: [u64; 2],
     then_every: Option<Duration>,
-) -> Result<(), Failure> {
+) -> Result<()> {
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(&tag.encode()).await?;
     send.write_all(&len_bytes.to_le_bytes()).await?;
@@ -338,7 +304,7 @@ async fn part_chunk(
 }
 
 /// Sends one chunk again and again, whatever the answer is.
-async fn repeat_chunk(connection: quinn::Connection, frame: Vec<u8>) -> Result<(), Failure> {
+async fn repeat_chunk(connection: quinn::Connection, frame: Vec<u8>) -> Result<()> {
     for _ in 0..ATTEMPTS {
         let (mut send, mut recv) = connection.open_bi().await?;
         // The victim may stop it before it is written whole, or answer early.
@@ -357,28 +323,44 @@ fn frame(tag: &[u8], claimed_bytes: u64, len_bytes: u64) -> Vec<u8> {
     frame
 }
 
-fn entry(kind: EntryKind, path: &[u8], size_bytes: u64) -> Result<Entry, Failure> {
-    Ok(Entry {
+fn file(path: &[u8], size_bytes: u64) -> Listed {
+    entry(EntryKind::File, path, size_bytes, None)
+}
+
+fn link(path: &[u8], target: &[u8]) -> Listed {
+    entry(EntryKind::Symlink, path, 0, Some(target))
+}
+
+fn entry(kind: EntryKind, path: &[u8], size_bytes: u64, target: Option<&[u8]>) -> Listed {
+    Ok(ProviderRecord::Entry(Entry {
         kind,
         mode: if kind == EntryKind::File { 0o644 } else { 0o755 },
         size_bytes,
         mtime: Mtime { secs: 1, nanos: 0 },
         version: Version::from_bytes([7; 16]),
         path: RelPath::parse(path)?,
-        target: None,
+        target: target.map(LinkTarget::parse).transpose()?,
         first: None,
         holes: Holes::default(),
         attributes: None,
-    })
+    }))
 }
 
-fn link(path: &[u8], target: &[u8]) -> Result<Entry, Failure> {
-    let target = Some(LinkTarget::parse(target)?);
-    Ok(Entry { mode: 0o777, target, ..entry(EntryKind::Symlink, path, 0)? })
+/// Entries of which `make` makes each of a number.
+fn numbered(count: u64, make: impl Fn(&[u8]) -> Listed) -> impl Iterator<Item = Listed> {
+    (0..count).map(move |number| make(number.to_string().as_bytes()))
 }
 
-const fn end(entries: u64, total_bytes: u64) -> ProviderRecord {
-    ProviderRecord::End { entries, total_bytes }
+/// Entries with paths of 4,095 bytes, after the directories that they are in.
+fn long_paths(kind: EntryKind, entries: u32) -> impl Iterator<Item = Listed> {
+    let parents = |depth| vec![[1; limits::MAX_COMPONENT_LEN_BYTES]; depth].join(&b'/');
+    let directory = move |depth| entry(EntryKind::Directory, &parents(depth), 0, None);
+    let below = move |number| {
+        let name = [&[1; limits::MAX_COMPONENT_LEN_BYTES - 8], format!("{number:08x}").as_bytes()].concat();
+        let path = [parents(LONG_PATH_DEPTH), name].join(&b'/');
+        entry(kind, &path, u64::from(kind == EntryKind::File), None)
+    };
+    (1..=LONG_PATH_DEPTH).map(directory).chain((0..entries).map(below))
 }
 
 /// A digest of nothing, each another one.
@@ -397,7 +379,7 @@ const LONG_PATH_DEPTH: usize = 15;
 const FILE_LEN_BYTES: u64 = 8 << 20;
 
 /// By then the victim processes them.
-const ENTRIES_BEFORE_IT_GOES_ON: u64 = 1000;
+const ENTRIES_BEFORE_IT_GOES_ON: usize = 1000;
 
 /// With an eighth of it at the victim, the most signatures at the smallest average.
 const CUT_FILE_LEN_BYTES: u64 = 7 << 30;

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, anyhow};
 use shiplane_access::internals::Ticket;
 use shiplane_transport::Identity;
 use tokio_util::sync::DropGuard;
 
-use super::provider::Provider;
+use super::provider::{Provider, Telling};
 use super::{Lie, in_background, runtime};
-use crate::peers::Failure;
 use crate::peers::peer::{DIGESTS, Dialler, NO_FILTERS, Server, accept_records, call, patient, transfer_id};
 use crate::peers::report::{enough, tell};
 
@@ -24,31 +24,29 @@ pub struct LyingPusher {
 
 impl LyingPusher {
     /// Redeems the ticket and begins the push. A lie about entries has this number of them.
-    ///
-    /// # Errors
-    /// When the server cannot be reached, does not take the ticket or refuses the push.
-    pub fn start(ticket: &str, lie: Lie, entries: u32) -> Result<Self, Failure> {
+    pub fn start(ticket: &str, lie: Lie, entries: u32) -> Result<Self> {
         let ticket: Ticket = ticket.parse()?;
         let addr: SocketAddr = ticket.at().to_string().parse()?;
         let server = Server { addr, id: ticket.server(), keys: vec![Identity::generate()?] };
         let secret: [u8; 16] = data_encoding::BASE64URL_NOPAD
             .decode(ticket.secret().to_text().as_bytes())?
             .try_into()
-            .map_err(|_| "a secret of another length")?;
+            .map_err(|_| anyhow!("a secret of another length"))?;
         let runtime = runtime()?;
         let (dialler, provider) = runtime.block_on(async {
             let mut dialler = Dialler::new(&server, patient())?;
             let connection = dialler.dial()?.await?;
             // It carries no other call (SPEC 5.12).
             call(&connection, "ticket.redeem", &(secret, "", "")).await?;
-            Ok::<_, Failure>((dialler, begin(&connection, 0).await?))
+            let telling = Telling { lie, entries, goes_on: None };
+            anyhow::Ok((dialler, begin(&connection, 0, telling).await?))
         })?;
         let (ended, under_way) = mpsc::channel();
         let push = async move {
             // They live as long as the push.
             let (_ended, _dialler) = (ended, dialler);
             // However it ends, the server has ended it.
-            let _told = provider.tell(lie, entries).await;
+            let _told = provider.tell().await;
         };
         Ok(Self { under_way, _end: in_background(runtime, push) })
     }
@@ -60,16 +58,17 @@ impl LyingPusher {
 }
 
 /// `count` pushes, with the keys and the lies in turn. Says so once the server has ended them all.
-pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u32) -> Result<(), Failure> {
+pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u32) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
     let begun = |number, connecting: quinn::Connecting| async move {
-        let begun = async { begin(&connecting.await?, number).await };
-        Ok((lies[number % lies.len()], tokio::time::timeout(BEGIN_LIMIT, begun).await??))
+        let telling = Telling { lie: lies[number % lies.len()], entries, goes_on: None };
+        let begun = async { begin(&connecting.await?, number, telling).await };
+        tokio::time::timeout(BEGIN_LIMIT, begun).await?
     };
     let providers = dialler.begin("pushes", count, begun).await?;
     let mut pushes = tokio::task::JoinSet::new();
-    for (lie, provider) in providers {
-        pushes.spawn(provider.tell(lie, entries));
+    for provider in providers {
+        pushes.spawn(provider.tell());
     }
     let began = Instant::now();
     let mut enough = std::pin::pin!(enough());
@@ -89,7 +88,7 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
 }
 
 /// Opens a push (SPEC 5.5) of a directory of unknown size, and waits for its stream of records.
-async fn begin(connection: &quinn::Connection, number: usize) -> Result<Provider, Failure> {
+async fn begin(connection: &quinn::Connection, number: usize, telling: Telling) -> Result<Provider> {
     let transfer = transfer_id();
     let directory = (1_u32, format!("lie-{number:04}-{}", std::process::id()));
     let (path, source, total, existing, delete, durable) = ("", [7_u8; 32], 0_u8, 0_u32, 0_u8, 0_u8);
@@ -101,7 +100,7 @@ async fn begin(connection: &quinn::Connection, number: usize) -> Result<Provider
     let records = accept_records(connection).await?;
     // Whether the server waits to be offered chunks (SPEC 4.24).
     let is_invited = ready.last() == Some(&1);
-    Ok(Provider::new(connection.clone(), transfer, records, is_invited))
+    Provider::open(connection.clone(), transfer, records, is_invited, telling).await
 }
 
 /// Far longer than a server takes to open a push.

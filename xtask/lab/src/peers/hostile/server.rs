@@ -4,16 +4,16 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use shiplane_access::internals::{Ticket, TicketSecret};
 use shiplane_rpc::internals::{decode, encode};
 use shiplane_transport::{Admission, Identity, Trust, test_support};
-use shiplane_wire::{Opened, OpeningReader, TransferId, records_opening};
+use shiplane_wire::{TransferId, records_opening};
 use tokio_util::sync::DropGuard;
 
-use super::provider::Provider;
-use super::{Lie, in_background, runtime};
-use crate::peers::Failure;
-use crate::peers::peer::{patient, send_envelope};
+use super::provider::{Provider, Telling};
+use super::{HUGE, Lie, in_background, runtime};
+use crate::peers::peer::{HEAD, patient, send_envelope};
 
 /// A lying server on a thread of its own. It ends when dropped.
 #[derive(Debug)]
@@ -25,10 +25,7 @@ pub struct LyingServer {
 
 impl LyingServer {
     /// Starts it on loopback. A lie about entries has this number of them.
-    ///
-    /// # Errors
-    /// When there is no socket, no thread or no randomness.
-    pub fn start(lie: Lie, entries: u32) -> Result<Self, Failure> {
+    pub fn start(lie: Lie, entries: u32) -> Result<Self> {
         let runtime = runtime()?;
         let (goes_on, heard) = mpsc::channel();
         let identity = Identity::generate()?;
@@ -41,30 +38,20 @@ impl LyingServer {
         };
         let at = endpoint.local_addr()?.to_string().parse()?;
         let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?).to_string();
-        let serving = serve(endpoint, Telling { lie, entries, goes_on });
+        let serving = serve(endpoint, Telling { lie, entries, goes_on: Some(goes_on) });
         Ok(Self { ticket, goes_on: heard, _end: in_background(runtime, serving) })
     }
 
     /// What `shiplane get` takes for a source.
-    #[must_use]
     pub fn ticket(&self) -> &str {
         &self.ticket
     }
 
     /// Waits until a victim listens to a lie that goes on by itself: signs of life, single bytes, entries without
     /// end. Whether one does within `limit`.
-    #[must_use]
     pub fn goes_on_within(&self, limit: Duration) -> bool {
         self.goes_on.recv_timeout(limit).is_ok()
     }
-}
-
-/// What is told to a victim.
-#[derive(Debug, Clone)]
-struct Telling {
-    lie: Lie,
-    entries: u32,
-    goes_on: mpsc::Sender<()>,
 }
 
 async fn serve(endpoint: quinn::Endpoint, telling: Telling) {
@@ -86,66 +73,39 @@ async fn serve(endpoint: quinn::Endpoint, telling: Telling) {
 /// Answers a call, and lies on a stream of records about what was asked for.
 async fn answer(
     connection: quinn::Connection,
-    send: quinn::SendStream,
-    mut recv: quinn::RecvStream,
-    telling: Telling,
-) -> Result<(), Failure> {
-    let Telling { lie, entries, goes_on } = telling;
-    let mut opening = OpeningReader::new();
-    let opened = loop {
-        // No further than the opening: what follows it is the stream's.
-        let Some(chunk) = recv.read_chunk(1, true).await? else { return Ok(()) };
-        if let Some(opened) = opening.push(&mut chunk.bytes.clone())? {
-            break opened;
-        }
-    };
-    if !matches!(opened, Opened::Rpc { .. }) {
-        return Ok(());
-    }
-    let Some((transfer, is_invited)) = answer_call(send, recv, lie).await? else { return Ok(()) };
-    let (mut send, recv) = connection.open_bi().await?;
-    send.write_all(&records_opening(transfer)).await?;
-    let mut provider = Provider::new(connection, transfer, (send, recv), is_invited);
-    provider.only = (lie == Lie::HugeStream).then_some(HUGE);
-    provider.goes_on = Some(goes_on);
-    provider.tell(lie, entries).await
-}
-
-/// Gives the transfer that the call has opened, and whether the first chunks are invited.
-async fn answer_call(
     mut send: quinn::SendStream,
     mut recv: quinn::RecvStream,
-    lie: Lie,
-) -> Result<Option<(TransferId, bool)>, Failure> {
-    let envelope = recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?;
-    let (id, mut method, _until, mut body): (u64, String, u64, Vec<u8>) = decode(&envelope)?;
+    telling: Telling,
+) -> Result<()> {
+    let request = recv.read_to_end(MAX_REQUEST_LEN_BYTES).await?;
+    let envelope = request.get(HEAD..).context("a call without a header")?;
+    let (id, mut method, _until, mut body): (u64, String, u64, Vec<u8>) = decode(envelope)?;
     if method == "ticket.redeem" {
         // It carries another call (SPEC 5.12).
         let (_secret, carried, its_body): ([u8; 16], String, Vec<u8>) = decode(&body)?;
         (method, body) = (carried, its_body);
     }
-    let (answer, asked) = match method.as_str() {
-        "" => (encode(&())?, None),
-        "fetch.open" if lie != Lie::Mute => {
-            let transfer = body.first_chunk().ok_or("a fetch without an id")?;
-            // Whether it invites (SPEC 5.10).
-            let is_invited = body.iter().nth_back(1) == Some(&1);
-            let answer = match lie {
-                Lie::HugeStream => encode(&(FILE, HUGE, BLAKE3))?,
-                _ => encode(&(SERVED, BLAKE3))?,
-            };
-            (answer, Some((TransferId::from_bytes(*transfer), is_invited)))
-        }
+    let answer = match (method.as_str(), telling.lie) {
+        ("", _) => encode(&())?,
+        ("fetch.open", Lie::HugeStream) => encode(&(FILE, HUGE, BLAKE3))?,
+        ("fetch.open", lie) if lie != Lie::Mute => encode(&(SERVED, BLAKE3))?,
         _ => return std::future::pending().await,
     };
     let is_fault = 0_u32;
     send_envelope(&mut send, &(id, is_fault, &answer[..])).await?;
-    Ok(asked)
+    if method.is_empty() {
+        return Ok(());
+    }
+    let transfer = TransferId::from_bytes(*body.first_chunk().context("a fetch without an id")?);
+    // Whether it invites (SPEC 5.10).
+    let is_invited = body.iter().nth_back(1) == Some(&1);
+    let (mut send, recv) = connection.open_bi().await?;
+    send.write_all(&records_opening(transfer)).await?;
+    Provider::open(connection, transfer, (send, recv), is_invited, telling).await?.tell().await
 }
 
 /// What a fetch gets (SPEC 5.10): one file of this name, or what is served.
 const FILE: u32 = 0;
-const HUGE: &str = "huge";
 const SERVED: u32 = 2;
 
 /// Everybody offers it unless told otherwise.

@@ -26,6 +26,7 @@ use self::peers::PeerProcess;
 pub(crate) use self::peers::command_to;
 pub(crate) use self::scenarios::CAP_BYTES;
 use self::scenarios::Scenario;
+use crate::peers::name_of;
 use crate::stats::ProcessStats;
 
 /// The arguments.
@@ -45,14 +46,14 @@ pub(crate) struct Args {
 /// Runs them all and prints the tables; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let others = scenarios::others();
-    let names: Vec<_> = others.iter().map(|scenario| scenario.name.as_str()).chain([HOSTILE]).collect();
-    if let Some(only) = args.only.as_deref().filter(|only| !names.contains(only)) {
+    let names: Vec<_> = others.iter().map(Scenario::name).chain([HOSTILE.to_owned()]).collect();
+    if let Some(only) = args.only.as_deref().filter(|only| !names.iter().any(|name| name == only)) {
         bail!("there is no scenario {only}; there are {}", names.join(", "));
     }
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
     let is_hostile = is_wanted(HOSTILE);
     let mut wanted = if is_hostile { scenarios::hostile(args.short) } else { Vec::new() };
-    wanted.extend(others.into_iter().filter(|scenario| is_wanted(&scenario.name)));
+    wanted.extend(others.into_iter().filter(|scenario| is_wanted(&scenario.name())));
     let fixture = Fixture::set(args)?;
     let reports = std::thread::scope(|scope| {
         let clients = is_hostile.then(|| scope.spawn(|| clients::run(&fixture)));
@@ -139,23 +140,22 @@ impl Fixture {
     fn play_all(&self, scenarios: &[Scenario]) -> Result<Report> {
         let mut report = Report::new(HEADING);
         for scenario in scenarios {
-            println!("  {}: {}", scenario.name, scenario.what);
-            let seen = self.play(scenario);
+            let name = scenario.name();
+            println!("  {name}");
+            let seen = self.play(scenario, &name);
             interrupt::check()?;
             match seen {
-                Ok(seen) => {
-                    report.add(&scenario.name, seen.verdict(scenario, self.short), seen.row(scenario))
-                }
-                Err(failure) => report.add(&scenario.name, Err(format!("{failure:#}")), []),
+                Ok(seen) => report.add(&name, seen.verdict(scenario, self.short), seen.row(scenario)),
+                Err(failure) => report.add(&name, Err(format!("{failure:#}")), []),
             }
         }
         Ok(report)
     }
 
-    fn play(&self, scenario: &Scenario) -> Result<Seen> {
-        let home = self.scratch.directory(&format!("server of {}", scenario.name))?;
+    fn play(&self, scenario: &Scenario, name: &str) -> Result<Seen> {
+        let home = self.scratch.directory(&format!("server of {name}"))?;
         crate::peers::make_keys(&home, &self.keys, KEYS)?;
-        let served = self.scratch.directory(&format!("served to {}", scenario.name))?;
+        let served = self.scratch.directory(&format!("served to {name}"))?;
         fs::hard_link(&self.file, served.join("large"))
             .context("cannot link the file into what is served")?;
         let server = self.shiplane.serve(&served, &home, Access::Write)?;
@@ -171,7 +171,7 @@ impl Fixture {
         let [count, short_count] = scenario.counts;
         let count = if self.short { short_count } else { count };
         let mut command = command_to(scenario.kind, count, server, &self.keys)?;
-        command.args(scenario.lies.iter().flat_map(|lie| ["--lie".to_owned(), lie.name()]));
+        command.args(scenario.lies.iter().flat_map(|lie| ["--lie".to_owned(), name_of(*lie)]));
         command.args(["--entries", if self.short { SHORT_ENTRIES } else { ENTRIES }]);
         let mut peers = PeerProcess::start(&mut command)?;
         let beside = self.get(server)?;

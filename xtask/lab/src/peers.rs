@@ -9,10 +9,10 @@ mod datagrams;
 mod gaps;
 pub mod hostile;
 mod peer;
-mod report;
 mod streams;
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -48,8 +48,9 @@ pub struct Args {
     entries: u32,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Kind {
+/// What peers do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
     /// Connections that do nothing
     Idle,
     /// Handshakes that are begun and never finished, addresses proven where that is asked for
@@ -59,7 +60,7 @@ enum Kind {
     /// Datagrams that belong to nothing
     Garbage,
     /// Calls: this number on one connection one after another, then 50 rounds of 64 at a time
-    Streams,
+    Calls,
     /// The same with chunks of a fetch of the file `large`
     Chunks,
     /// Fetches of the file `large` that want all they may and read none of it
@@ -80,6 +81,11 @@ impl Args {
         let keys = fs::read_dir(&self.keys)?.map(|entry| Ok(Identity::load_or_create(&entry?.path())?));
         Ok(Server { addr: self.server, id, keys: keys.collect::<Result<_>>()? })
     }
+}
+
+/// As the command line has it.
+pub(crate) fn name_of(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// Makes `count` keys in `directory`, unless they are there, and adds them to the list of peers of the server whose state
@@ -109,7 +115,7 @@ async fn play(args: &Args) -> Result<()> {
     let (count, entries) = (args.count, args.entries);
     match args.kind {
         Kind::Idle => streams::idle(&args.target()?, count).await,
-        Kind::Streams => streams::calls(&args.target()?, count).await,
+        Kind::Calls => streams::calls(&args.target()?, count).await,
         Kind::Chunks => streams::chunks(&args.target()?, count).await,
         Kind::Readers => streams::readers(&args.target()?, count).await,
         Kind::GapBytes => gaps::send(&args.target()?, count, gaps::Left::Bytes).await,
@@ -117,12 +123,52 @@ async fn play(args: &Args) -> Result<()> {
         Kind::LyingServer => {
             let server = LyingServer::start(*args.lie.first().context("--lie is missing")?, entries)?;
             println!("{}", server.ticket());
-            report::enough().await;
+            enough().await;
             Ok(())
         }
         Kind::LyingPushers => hostile::push(&args.target()?, count, &args.lie, entries).await,
         Kind::HalfOpen => datagrams::half_open(args.server, count as u64).await,
         Kind::Spoofed => datagrams::spoofed(args.server, count as u64).await,
         Kind::Garbage => datagrams::garbage(args.server, count as u64).await,
+    }
+}
+
+/// Prints one line of figures. The first one says that all peers are at work.
+fn tell(figures: &[(&str, u64)]) -> Result<()> {
+    let figures: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", figures.join(", "))?;
+    Ok(stdout.flush()?)
+}
+
+/// Waits for the end of standard input: then it is enough.
+async fn enough() {
+    // However it ends.
+    let _ended = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
+}
+
+/// Takes `count` steps, each with its number, says so, and goes on until it is enough.
+async fn flood(name: &str, count: u64, mut step: impl AsyncFnMut(u64) -> Result<()>) -> Result<()> {
+    for number in 0..count {
+        step(number).await?;
+        tokio::task::yield_now().await;
+    }
+    tell(&[(name, count)])?;
+    let more = until_enough(async |more| step(count + more).await).await?;
+    tell(&[(name, count + more)])
+}
+
+/// Takes one step after another, each with its number, until it is enough. How many there were.
+async fn until_enough(mut step: impl AsyncFnMut(u64) -> Result<()>) -> Result<u64> {
+    let mut enough = std::pin::pin!(enough());
+    let mut steps = 0;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut enough => return Ok(steps),
+            stepped = step(steps) => stepped?,
+        }
+        tokio::task::yield_now().await;
+        steps += 1;
     }
 }

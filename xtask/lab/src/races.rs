@@ -24,9 +24,6 @@ pub(crate) struct Args {
     /// Swap only a few times
     #[arg(long)]
     short: bool,
-    /// Number of swaps of directory and link during transfers
-    #[arg(long, default_value_t = SWAPS)]
-    swaps: u64,
     /// Program to test [default: the release build of this tree]
     #[arg(long, value_name = "PATH")]
     shiplane: Option<PathBuf>,
@@ -40,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut rows = vec![units::row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
     let mut swaps = 0;
     for (name, role, place) in EXPOSED {
-        let share = if args.short { SHORT_SWAPS } else { args.swaps }.div_ceil(EXPOSED.len() as u64);
+        let share = if args.short { SHORT_SWAPS } else { SWAPS }.div_ceil(EXPOSED.len() as u64);
         println!("swapping links into {name}");
         let totals = race.series(role, place, share).context(name)?;
         swaps += totals.swaps;

@@ -13,7 +13,7 @@ use xtask::units;
 use super::peers::{self, PeerProcess};
 use super::scenarios::{CAP_BYTES, PATIENCE};
 use super::{Fixture, Report, joined};
-use crate::peers::hostile::Lie;
+use crate::peers::{Kind, hostile::Lie, name_of};
 
 /// One lie, and what must become of a client that hears it.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Case {
 pub(super) enum Ends {
     /// Soon, with this code.
     With(i32),
-    /// With code 3, once its patience is over, which is by then; and by Ctrl-C before that.
+    /// With code 3, once its patience is over; and by Ctrl-C before that.
     WhenPatienceIsOver,
     /// By Ctrl-C alone: it goes on for as long as there is something new. So does a server.
     WhenInterrupted,
@@ -49,43 +49,39 @@ struct Outcome {
     peak_bytes: u64,
 }
 
-/// All lies; those that take patience are told side by side, the others one after another beside them.
+/// All lies. Those that take patience are told side by side, to two clients each of which one is ended by Ctrl-C; the
+/// others one after another beside them.
 pub(super) fn run(fixture: &Fixture) -> Result<Report> {
-    let (patient, others): (Vec<_>, Vec<_>) =
-        CASES.iter().partition(|case| matches!(case.ends, Ends::WhenPatienceIsOver));
+    let (patient, others): (Vec<Case>, Vec<Case>) =
+        CASES.into_iter().partition(|case| case.ends == Ends::WhenPatienceIsOver);
     let mut report = Report::new(HEADING);
     std::thread::scope(|scope| {
-        let patient: Vec<_> =
-            patient.into_iter().map(|case| (case, scope.spawn(move || play_twice(fixture, case)))).collect();
+        let interrupted = patient.iter().map(|case| Case { ends: Ends::WhenInterrupted, ..*case });
+        let patient = interrupted.chain(patient.iter().copied());
+        let patient: Vec<_> = patient.map(|case| (case, scope.spawn(move || play(fixture, &case)))).collect();
         for case in others {
-            let limit = if case.ends == Ends::WhenInterrupted { ENDLESS } else { SOON };
-            play(fixture, case, limit)?.add_to(&mut report, case);
+            play(fixture, &case)?.add_to(&mut report, &case);
         }
         for (case, thread) in patient {
-            joined(thread)?.add_to(&mut report, case);
+            joined(thread)?.add_to(&mut report, &case);
         }
         Ok(report)
     })
 }
 
-/// Ends one client by Ctrl-C, and lets another one's patience decide.
-fn play_twice(fixture: &Fixture, case: &Case) -> Result<Outcome> {
-    let interrupted = play(fixture, case, INTERRUPT_AFTER)?;
-    let outcome = play(fixture, case, PATIENCE)?;
-    // Of two runs the worse counts.
-    let peak_bytes = outcome.peak_bytes.max(interrupted.peak_bytes);
-    let interrupted = outcome.interrupted.or(interrupted.interrupted);
-    Ok(Outcome { interrupted, peak_bytes, ..outcome })
-}
-
-/// Runs one client until it ends, or for `limit` and then by Ctrl-C.
-fn play(fixture: &Fixture, case: &Case, limit: Duration) -> Result<Outcome> {
-    let place = fixture.scratch.path().join(format!("get of {}, {} s", case.lie.name(), limit.as_secs()));
+/// Runs one client until it ends, or for as long as it may take and then by Ctrl-C.
+fn play(fixture: &Fixture, case: &Case) -> Result<Outcome> {
+    let limit = match case.ends {
+        Ends::With(_) => SOON,
+        Ends::WhenPatienceIsOver => PATIENCE,
+        Ends::WhenInterrupted => ENDLESS,
+    };
+    let place = fixture.scratch.path().join(format!("get of {}, {} s", name_of(case.lie), limit.as_secs()));
     fs::create_dir(&place).context("cannot make a directory")?;
     let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
     // In a process of its own: no child's peak memory is below its parent's.
-    let mut command = peers::command("lying-server")?;
-    command.args(["--lie", &case.lie.name(), "--entries", &entries.to_string()]);
+    let mut command = peers::command(Kind::LyingServer)?;
+    command.args(["--lie", &name_of(case.lie), "--entries", &entries.to_string()]);
     let liar = PeerProcess::start(&mut command)?;
     let copy = place.join("copy");
     fs::create_dir(&copy).context("cannot make the destination")?;
@@ -157,7 +153,7 @@ impl Outcome {
         };
         let code = self.code.map_or_else(|| "signal".to_owned(), |code| code.to_string());
         let cells = [units::bytes(self.peak_bytes), code, units::seconds(self.after), interrupted];
-        report.add(&case.lie.name(), self.verdict(case), cells);
+        report.add(&name_of(case.lie), self.verdict(case), cells);
     }
 }
 
@@ -219,9 +215,6 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// How long something without end is listened to.
 const ENDLESS: Duration = Duration::from_secs(8);
-
-/// By then a client is amidst the lie.
-const INTERRUPT_AFTER: Duration = Duration::from_secs(2);
 
 /// What Ctrl-C may take.
 const INTERRUPT_LIMIT: Duration = Duration::from_secs(1);

@@ -8,15 +8,21 @@ use anyhow::{Context as _, Result, bail};
 use xtask::driver::Server;
 use xtask::process::Running;
 
+use crate::peers::{Kind, name_of};
+
 /// Peers of a kind, not yet started: they end when their standard input does.
-pub(super) fn command(kind: &str) -> Result<Command> {
+pub(super) fn command(kind: Kind) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.args(["peers", kind]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command
+        .args(["peers", &name_of(kind)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     Ok(command)
 }
 
 /// Peers with keys that `server` knows.
-pub(crate) fn command_to(kind: &str, count: u64, server: &Server, keys: &Path) -> Result<Command> {
+pub(crate) fn command_to(kind: Kind, count: u64, server: &Server, keys: &Path) -> Result<Command> {
     let (id, address) = server.id_and_address()?;
     let mut command = command(kind)?;
     command.args(["--server", address, "--id", id, "--count", &count.to_string()]).arg("--keys").arg(keys);

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use super::clients::{CASES, Ends};
-use crate::peers::hostile::Lie;
+use crate::peers::{Kind, hostile::Lie, name_of};
 
 /// One kind of load.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
-    pub(super) name: String,
-    pub(super) what: &'static str,
-    /// What the peers' program calls it.
-    pub(super) kind: &'static str,
+    pub(super) kind: Kind,
     /// What pushers that lie tell, in turn.
     pub(super) lies: Vec<Lie>,
     /// How many peers, and how many if there is no time.
@@ -26,30 +23,25 @@ pub(super) struct Scenario {
 }
 
 impl Scenario {
-    fn new(name: &str, kind: &'static str, counts: [u64; 2], what: &'static str) -> Self {
-        let (name, lies, cap_bytes) = (name.to_owned(), Vec::new(), CAP_BYTES);
-        Self { name, what, kind, lies, counts, keeps_speed: false, cap_bytes, ends_within: None }
-    }
-
-    fn pushers(name: &str, lie: Lie, counts: [u64; 2], what: &'static str) -> Self {
-        Self { lies: vec![lie], ..Self::new(name, "lying-pushers", counts, what) }
+    fn new(kind: Kind, counts: [u64; 2]) -> Self {
+        let (lies, cap_bytes) = (Vec::new(), CAP_BYTES);
+        Self { kind, lies, counts, keeps_speed: false, cap_bytes, ends_within: None }
     }
 
     /// As many pushes that lie as a server takes.
-    fn hostile(name: &str, lies: Vec<Lie>) -> Self {
+    fn hostile(lies: Vec<Lie>) -> Self {
         let patience = if lies.contains(&Lie::LongFiles) { PATIENCE_FOR_LISTS } else { PATIENCE };
         let is_endless = CASES.iter().any(|case| lies == [case.lie] && case.ends == Ends::WhenInterrupted);
-        let what = "as many pushes as a server takes, that lie";
-        Self {
-            lies,
-            cap_bytes: HOSTILE_CAP_BYTES,
-            ends_within: (!is_endless).then_some(patience),
-            ..Self::new(name, "lying-pushers", [56, 56], what)
-        }
+        let ends_within = (!is_endless).then_some(patience);
+        Self { lies, cap_bytes: HOSTILE_CAP_BYTES, ends_within, ..Self::new(Kind::LyingPushers, [56, 56]) }
     }
 
-    fn judged_by_speed(self) -> Self {
-        Self { keeps_speed: true, ..self }
+    pub(super) fn name(&self) -> String {
+        match self.lies[..] {
+            [] => name_of(self.kind),
+            [lie] => name_of(lie),
+            _ => "all lies at once".to_owned(),
+        }
     }
 }
 
@@ -59,30 +51,29 @@ pub(super) fn hostile(is_short: bool) -> Vec<Scenario> {
     let pushed = CASES.iter().filter(|case| case.is_pushed);
     let is_together = |lie: &Lie| !is_short || *lie != Lie::LongFiles;
     let ends = pushed.clone().filter(|case| case.ends != Ends::WhenInterrupted).map(|case| case.lie);
-    let mut scenarios = vec![Scenario::hostile("all lies at once", ends.filter(is_together).collect())];
+    let mut scenarios = vec![Scenario::hostile(ends.filter(is_together).collect())];
     if !is_short {
-        scenarios.extend(pushed.map(|case| Scenario::hostile(&case.lie.name(), vec![case.lie])));
+        scenarios.extend(pushed.map(|case| Scenario::hostile(vec![case.lie])));
     }
     scenarios
 }
 
 /// All others, the harmless ones first.
 pub(super) fn others() -> Vec<Scenario> {
-    let (new, pushers) = (Scenario::new, Scenario::pushers);
+    let new = Scenario::new;
+    let pushers = |lie, counts| Scenario { lies: vec![lie], ..new(Kind::LyingPushers, counts) };
     vec![
-        new("idle", "idle", [1000, 100], "connections that do nothing"),
-        new("calls", "streams", [10_000, 500], "calls one after another, then 64 at a time, 50 times"),
-        new("chunks", "chunks", [10_000, 500], "chunks one after another, then 64 at a time, 50 times"),
-        new("readers", "readers", [500, 50], "receivers that want everything and take nothing")
-            .judged_by_speed(),
-        pushers("pushers", Lie::Stall, [200, 20], "pushers that stop in the middle of every chunk")
-            .judged_by_speed(),
-        pushers("drip", Lie::Trickle, [64, 8], "pushers that go on by a byte a second"),
-        new("gaps, bytes", "gap-bytes", [32, 4], "senders that leave out every second byte"),
-        new("gaps, packets", "gap-packets", [32, 4], "senders that leave out every second packet"),
-        new("spoofed", "spoofed", [10_000, 1000], "first packets from addresses that never answer"),
-        new("half-open", "half-open", [10_000, 500], "handshakes that are begun and left, without end"),
-        new("garbage", "garbage", [200_000, 20_000], "datagrams that belong to nothing, without end"),
+        new(Kind::Idle, [1000, 100]),
+        new(Kind::Calls, [10_000, 500]),
+        new(Kind::Chunks, [10_000, 500]),
+        Scenario { keeps_speed: true, ..new(Kind::Readers, [500, 50]) },
+        Scenario { keeps_speed: true, ..pushers(Lie::Stall, [200, 20]) },
+        pushers(Lie::Trickle, [64, 8]),
+        new(Kind::GapBytes, [32, 4]),
+        new(Kind::GapPackets, [32, 4]),
+        new(Kind::Spoofed, [10_000, 1000]),
+        new(Kind::HalfOpen, [10_000, 500]),
+        new(Kind::Garbage, [200_000, 20_000]),
     ]
 }
 

@@ -12,7 +12,7 @@ use shiplane_transport::{Identity, Trust, test_support};
 use testlink::Rng;
 use tokio::net::UdpSocket;
 
-use super::report::{flood, tell, until_enough};
+use super::{flood, tell, until_enough};
 
 /// Noise, short headers of unknown connections, versions that nobody speaks, and first packets that no key opens,
 /// in turn. `count` before it is ready.

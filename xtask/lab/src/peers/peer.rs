@@ -14,7 +14,7 @@ use shiplane_rpc::internals::encode;
 use shiplane_transport::{Identity, PeerId, Trust, test_support};
 use shiplane_wire::{ProviderRecord, RecordReader, StreamHeader, StreamKind, TransferId};
 
-use super::report::{enough, tell};
+use super::{enough, tell};
 
 /// Who is under load, and the keys that have a right there.
 #[derive(Debug)]

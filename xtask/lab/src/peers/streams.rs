@@ -9,7 +9,7 @@ use shiplane_wire::{ReceiverRecord, Span};
 use tokio::task::JoinSet;
 
 use super::peer::{Dialler, Fault, Server, call, open_fetch, patient};
-use super::report::tell;
+use super::tell;
 
 /// `count` connections that do nothing, one key after another.
 pub(crate) async fn idle(server: &Server, count: usize) -> Result<()> {

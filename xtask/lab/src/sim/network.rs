@@ -1,7 +1,6 @@
 //! An in-memory network with faults from the seed, until it heals.
 
 mod faults;
-mod link;
 
 use std::{
     collections::BTreeMap,
@@ -20,8 +19,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use self::faults::Link;
 pub use self::faults::{Burst, Faults, Partition};
-use self::link::Link;
 
 /// What connects the sockets that are bound to it.
 #[derive(Debug)]

@@ -67,54 +67,46 @@ impl Simulation {
     /// Runs what somebody has thought of.
     pub fn run_scenario(&self, scenario: Scenario) -> Report {
         let drawn = scenario.clone();
-        let ran = self.apart(scenario.seed, move |files, keys| in_virtual_time(run_here(drawn, files, keys)));
-        let (outcome, trace, datagrams) =
-            ran.flatten().flatten().unwrap_or_else(|violation| (Err(violation), 0, 0));
+        let ran = self.apart(scenario.seed, async move |files, keys| {
+            let world = World::new(drawn, files, keys)?;
+            let outcome = job::run(&world).await;
+            world.end();
+            Ok((outcome, world.network.trace(), world.network.sent()))
+        });
+        let (outcome, trace, datagrams) = ran.unwrap_or_else(|violation| (Err(violation), 0, 0));
         Report { scenario, outcome, trace, datagrams }
     }
 
     /// Cuts a transfer off, again and again, until it is done.
     pub fn run_cuts(&self, cuts: CutSeries) -> Result<Vec<CutRun>, Violation> {
-        self.apart(1, move |files, keys| in_virtual_time(cuts::run(&cuts, files, keys)))??
+        self.apart(1, async move |files, keys| cuts::run(&cuts, files, keys).await)
     }
 
-    /// On a thread of its own: what is random on it begins with the seed.
+    /// In virtual time, on a thread of its own: what is random on it begins with the seed.
     fn apart<T: Send + 'static>(
         &self,
         seed: u64,
-        work: impl FnOnce(&Path, &Path) -> T + Send + 'static,
+        work: impl AsyncFnOnce(&Path, &Path) -> Result<T, Violation> + Send + 'static,
     ) -> Result<T, Violation> {
         let (files, keys) = (self.scratch.path().join("files"), self.scratch.path().to_owned());
         let running = thread::spawn(move || {
             entropy::seed_thread(seed);
             disk::begin();
             scheduler::begin(seed);
-            let ran = catch_unwind(AssertUnwindSafe(|| work(&files, &keys)));
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                let mut runtime = tokio::runtime::Builder::new_current_thread();
+                runtime.enable_time().start_paused(true).build()?.block_on(work(&files, &keys))
+            }));
             scheduler::end();
             // They are not read any more.
             let _ = std::fs::remove_dir_all(&files);
             ran
         });
         match running.join() {
-            Ok(Ok(ran)) => Ok(ran),
+            Ok(Ok(ran)) => ran,
             Ok(Err(panic)) | Err(panic) => Err(Violation::Panicked(said(&*panic))),
         }
     }
-}
-
-fn in_virtual_time<T>(work: impl Future<Output = T>) -> Result<T, Violation> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    Ok(runtime.enable_time().start_paused(true).build()?.block_on(work))
-}
-
-/// The outcome, the trace, and the datagrams.
-type Ran = (Result<Summary, Violation>, u64, u64);
-
-async fn run_here(scenario: Scenario, files: &Path, keys: &Path) -> Result<Ran, Violation> {
-    let world = World::new(scenario, files, keys)?;
-    let outcome = job::run(&world).await;
-    world.end();
-    Ok((outcome, world.network.trace(), world.network.sent()))
 }
 
 fn said(panic: &(dyn Any + Send)) -> String {

@@ -125,19 +125,16 @@ impl Machine {
 
     /// Nothing was written outside.
     pub(crate) fn check_outside(&self) -> Result<(), Violation> {
-        let (found, own) = tree::read(&self.outside())?;
-        let kept = found.get("kept").and_then(Option::as_ref).is_some_and(|content| content == KEPT);
+        let kept = tree::Tree::from([("kept".to_owned(), Some(KEPT.to_vec()))]);
+        let is_known =
+            |path: &Path| ["files", "outside", "state", "rules"].iter().any(|name| path.ends_with(name));
         let mut beside = fs::read_dir(&self.directory)?;
-        let strangers = beside.any(|entry| !entry.is_ok_and(|entry| is_known(&entry.path())));
-        match kept && found.len() == 1 && own.is_empty() && !strangers {
+        let is_alone = beside.all(|entry| entry.is_ok_and(|entry| is_known(&entry.path())));
+        match is_alone && tree::read(&self.outside())? == (kept, Vec::new()) {
             true => Ok(()),
             false => Err(Violation::Escaped),
         }
     }
-}
-
-fn is_known(path: &Path) -> bool {
-    ["files", "outside", "state", "rules"].iter().any(|name| path.ends_with(name))
 }
 
 /// The program of a machine, as long as it runs.

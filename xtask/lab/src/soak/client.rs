@@ -14,6 +14,7 @@ use xtask::{interrupt, tree};
 
 use super::{SERVED, Soak};
 use crate::load;
+use crate::peers::Kind;
 use crate::suspend::SuspendDetector;
 
 /// What a client does.
@@ -123,7 +124,7 @@ impl<'a> Client<'a> {
                 dataset::noisy_file(&file, 1 << 16, &mut self.noise)?;
                 command
             }
-            Job::Calls => load::command_to("streams", 1000, server, &self.soak.root.join("keys"))?,
+            Job::Calls => load::command_to(Kind::Calls, 1000, server, &self.soak.root.join("keys"))?,
         })
     }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::DropGuard;
 use super::provider::{Provider, Telling};
 use super::{Lie, in_background, runtime};
 use crate::peers::peer::{DIGESTS, Dialler, NO_FILTERS, Server, accept_records, call, patient, transfer_id};
-use crate::peers::report::{enough, tell};
+use crate::peers::{enough, tell};
 
 /// One push of the owner of a ticket, on a thread of its own. It is broken off when dropped.
 #[derive(Debug)]

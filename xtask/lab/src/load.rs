@@ -16,7 +16,7 @@ use std::process::Stdio;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use xtask::driver::{Access, Server, Shiplane, Verb};
 use xtask::process;
 use xtask::scratch::Scratch;
@@ -45,33 +45,26 @@ pub(crate) struct Args {
 
 /// Runs them all and prints the tables; an error if any has failed.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let others = scenarios::others();
-    let names: Vec<_> = others.iter().map(Scenario::name).chain([HOSTILE.to_owned()]).collect();
-    if let Some(only) = args.only.as_deref().filter(|only| !names.iter().any(|name| name == only)) {
-        bail!("there is no scenario {only}; there are {}", names.join(", "));
-    }
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
     let is_hostile = is_wanted(HOSTILE);
     let mut wanted = if is_hostile { scenarios::hostile(args.short) } else { Vec::new() };
-    wanted.extend(others.into_iter().filter(|scenario| is_wanted(&scenario.name())));
+    wanted.extend(scenarios::others().into_iter().filter(|scenario| is_wanted(&scenario.name())));
+    let names = scenarios::others().iter().map(Scenario::name).collect::<Vec<_>>().join(", ");
+    ensure!(!wanted.is_empty(), "there is no such scenario; there are {HOSTILE}, {names}");
     let fixture = Fixture::set(args)?;
-    let reports = std::thread::scope(|scope| {
+    let reports: Result<Vec<Report>> = std::thread::scope(|scope| {
         let clients = is_hostile.then(|| scope.spawn(|| clients::run(&fixture)));
-        let clients = || clients.map(joined).transpose();
         // Side by side if there is no time: clients sleep for most of it, waiting for the other side's patience.
-        if args.short {
-            let servers = fixture.play_all(&wanted)?;
-            anyhow::Ok((clients()?, servers))
-        } else {
-            Ok((clients()?, fixture.play_all(&wanted)?))
-        }
+        let early = if args.short { Some(fixture.play_all(&wanted)?) } else { None };
+        let clients = clients.map(joined).transpose()?;
+        let servers = early.map_or_else(|| fixture.play_all(&wanted), Ok)?;
+        Ok(clients.into_iter().chain([servers]).collect())
     });
-    let (clients, servers) = reports?;
-    let failed = clients.iter().chain([&servers]).map(|report| {
+    let mut failed = Vec::new();
+    for report in reports? {
         println!("\n{}", units::table(&report.rows));
-        report.failed.clone()
-    });
-    let failed = failed.collect::<Vec<_>>().concat();
+        failed.extend(report.failed);
+    }
     println!("a client may hold {}", units::bytes(CAP_BYTES));
     println!("speed is that of an honest get beside the load ÷ without it");
     ensure!(failed.is_empty(), "{}", failed.join("; "));

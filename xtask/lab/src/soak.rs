@@ -27,7 +27,7 @@ use xtask::scratch::Scratch;
 use xtask::{interrupt, units};
 
 use self::client::Client;
-use self::flat::{Comparison, Series};
+use self::flat::Series;
 use crate::load;
 use crate::stats::ProcessStats;
 
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let (before, after) = (before.descriptors, load::settled(&server, before)?.descriptors);
         ensure!(after <= before + SLACK, "{before} descriptors before, {after} after");
     } else {
-        let Comparison { rows, grown } = series.compare().context("too short a life to be judged")?;
+        let (rows, grown) = series.compare().context("too short a life to be judged")?;
         println!("\n{}", units::table(&rows));
         ensure!(grown.is_empty(), "not flat: {}", grown.join(", "));
     }
@@ -99,9 +99,8 @@ impl Soak {
         let root = scratch.path().to_path_buf();
         crate::peers::make_keys(&root.join(STATE), &root.join("keys"), KEYS)?;
         let server = shiplane.serve(&root.join(SERVED), &root.join(STATE), Access::Write)?;
-        let (life, totals, is_over) =
-            (Life { server, number: 0 }.into(), Mutex::default(), AtomicBool::new(false));
-        Ok(Self { shiplane, root, life, totals, is_over, is_short: args.short })
+        let (life, totals) = (Life { server, number: 0 }.into(), Mutex::default());
+        Ok(Self { shiplane, root, life, totals, is_over: AtomicBool::new(false), is_short: args.short })
     }
 
     /// Keeps the clients at work, and looks at the last life of the server.

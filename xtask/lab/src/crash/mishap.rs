@@ -44,6 +44,7 @@ impl<'a> Transfers<'a> {
 
     /// How long a run takes to which nothing happens.
     pub(super) fn measure(&self, role: Role) -> Result<Duration> {
+        self.fixture.reset(role)?;
         let server = self.fixture.serve(role, ANY_PORT)?;
         let began = Instant::now();
         self.fixture.undisturbed(role, server.ticket())?;
@@ -63,33 +64,33 @@ impl<'a> Transfers<'a> {
         let average = again_bytes.iter().sum::<u64>() / under_way.max(1);
         [units::count(under_way), units::bytes(average), units::bytes(self.bytes)]
     }
-}
 
-/// Lets it happen `count` times, to a get and a push in turn, and measures now and then how long undisturbed ones take. If a
-/// program comes to a bad end while nothing here was running, as when the machine slept, that says nothing: then it is
-/// done again. Wrong files are wrong whatever happened.
-pub(super) fn repeat<T>(
-    series: &mut T,
-    count: u64,
-    mut measure: impl FnMut(&mut T, Role) -> Result<Duration>,
-    mut happen: impl FnMut(&mut T, u64, Role, Duration) -> Result<()>,
-) -> Result<()> {
-    let watch = SuspendDetector::start();
-    let mut length = [Duration::ZERO; 2];
-    for number in 0..count {
-        interrupt::check()?;
-        let role = if number % 2 == 0 { Role::Get } else { Role::Push };
-        // The machine may be busier than it was.
-        if number % 20 < 2 {
-            length[role as usize] = despite_suspension(&watch, || measure(series, role))?;
+    /// Lets it happen `count` times, to a get and a push in turn, and measures now and then how long undisturbed ones take. If a
+    /// program comes to a bad end while nothing here was running, as when the machine slept, that says nothing: then it is
+    /// done again. Wrong files are wrong whatever happened.
+    pub(super) fn repeat(
+        &mut self,
+        count: u64,
+        measure: impl Fn(&Self, Role) -> Result<Duration>,
+        mut happen: impl FnMut(&mut Self, u64, Role, Duration) -> Result<()>,
+    ) -> Result<()> {
+        let watch = SuspendDetector::start();
+        let mut length = [Duration::ZERO; 2];
+        for number in 0..count {
+            interrupt::check()?;
+            let role = if number % 2 == 0 { Role::Get } else { Role::Push };
+            // The machine may be busier than it was.
+            if number % 20 < 2 {
+                length[role as usize] = despite_suspension(&watch, || measure(self, role))?;
+            }
+            despite_suspension(&watch, || happen(self, number, role, length[role as usize]))
+                .with_context(|| format!("number {number}, {}", role.name()))?;
+            if number % 50 == 49 {
+                println!("  {} of {count}", number + 1);
+            }
         }
-        despite_suspension(&watch, || happen(series, number, role, length[role as usize]))
-            .with_context(|| format!("number {number}, {}", role.name()))?;
-        if number % 50 == 49 {
-            println!("  {} of {count}", number + 1);
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn despite_suspension<T>(watch: &SuspendDetector, mut one: impl FnMut() -> Result<T>) -> Result<T> {

@@ -8,9 +8,8 @@
 //! first what a power cut loses. What this does not show is a disk that lies about a flush.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -19,8 +18,8 @@ use xtask::process::{self, find_program};
 use xtask::scratch::Scratch;
 use xtask::{tree, units};
 
-use super::mishap::{Transfers, repeat};
-use crate::fixture::Role;
+use super::mishap::Transfers;
+use crate::fixture::{Fixture, Role};
 
 /// What this needs and this machine lacks.
 pub(super) fn missing() -> Option<&'static str> {
@@ -39,7 +38,7 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
     scratch.expect_room(6 * IMAGE_LEN_BYTES)?;
     let site = scratch.directory("site")?;
     let run = site.join("run");
-    let transfers = Transfers::new(shiplane, &scratch, Some(&run), seed)?;
+    let mut transfers = Transfers::new(shiplane, &scratch, Some(&run), seed)?;
     println!("cutting the power of receivers of {}", units::bytes(transfers.bytes));
     let [template, disk, cut] = ["template", "disk", "cut"].map(|name| scratch.path().join(name));
     fs::File::create(&template)?.set_len(IMAGE_LEN_BYTES).context("cannot make an image")?;
@@ -48,83 +47,65 @@ pub(super) fn run(shiplane: &Shiplane, cuts: u64, seed: u64) -> Result<Vec<Vec<S
         let _mounted = Mounted::new(&template, &site, "defaults")?;
         tree::copy(&transfers.fixture.at("fresh"), &run)?;
     }
-    let mut power = Power { transfers, site: &site, template, disk, cut, told: 0 };
-    repeat(&mut power, cuts, Power::measure, Power::cut)?;
-    let [under_way, again, of] = power.transfers.figures();
-    let told = units::count(power.told);
-    Ok(vec![
-        units::row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
-        units::row(["ext4", &units::count(cuts), &under_way, &told, &again, &of]),
-    ])
-}
-
-struct Power<'a> {
-    transfers: Transfers<'a>,
-    site: &'a Path,
-    template: PathBuf,
-    disk: PathBuf,
-    cut: PathBuf,
-    /// Files that runs had said to be in their places.
-    told: u64,
-}
-
-impl Power<'_> {
-    fn measure(&mut self, role: Role) -> Result<Duration> {
-        copy_sparse(&self.template, &self.disk)?;
-        let _mounted = Mounted::new(&self.disk, self.site, OPTIONS[0])?;
-        self.transfers.measure(role)
-    }
-
-    fn cut(&mut self, number: u64, role: Role, length: Duration) -> Result<()> {
+    let measure = |transfers: &Transfers<'_>, role| {
+        copy_sparse(&template, &disk)?;
+        let _mounted = Mounted::new(&disk, &site, OPTIONS[0])?;
+        transfers.measure(role)
+    };
+    let mut told = 0;
+    transfers.repeat(cuts, measure, |transfers, number, role, length| {
         let options = OPTIONS[(number / 2) as usize % OPTIONS.len()];
-        self.cut_with(role, options, length).with_context(|| format!("mounted with {options}"))
-    }
-
-    fn cut_with(&mut self, role: Role, options: &str, length: Duration) -> Result<()> {
-        copy_sparse(&self.template, &self.disk)?;
+        copy_sparse(&template, &disk)?;
         let said = {
-            let mounted = Mounted::new(&self.disk, self.site, options)?;
-            let server = self.transfers.fixture.serve(role, ANY_PORT)?;
-            let client = self.transfers.fixture.start_client(role, server.ticket())?;
+            let mounted = Mounted::new(&disk, &site, options)?;
+            let server = transfers.fixture.serve(role, ANY_PORT)?;
+            let client = transfers.fixture.start_client(role, server.ticket())?;
             // A quarter longer, so that some have said that they are done.
-            self.transfers.wait_within(length, 125);
+            transfers.wait_within(length, 125);
             let said = client.lines_until_now();
             mounted.cut_power()?;
-            copy_sparse(&self.disk, &self.cut)?;
+            copy_sparse(&disk, &cut)?;
             client.kill()?;
             said
         };
-        let _mounted = Mounted::new(&self.cut, self.site, options)?;
-        self.transfers.fixture.expect_old_or_new(role)?;
-        let is_done = self.expect_kept(role, &said)?;
-        let sent_bytes = self.transfers.fixture.second(role)?;
-        self.transfers.again_bytes.extend((!is_done).then_some(sent_bytes));
+        let _mounted = Mounted::new(&cut, &site, options)?;
+        transfers.fixture.expect_old_or_new(role)?;
+        let (files, is_done) = expect_kept(&transfers.fixture, role, &said)?;
+        told += files;
+        let sent_bytes = transfers.fixture.second(role)?;
+        transfers.again_bytes.extend((!is_done).then_some(sent_bytes));
         Ok(())
-    }
+    })?;
+    let [under_way, again, of] = transfers.figures();
+    Ok(vec![
+        units::row(["power cut", "cuts", "under way", "files told of", "sent again", "of"]),
+        units::row(["ext4", &units::count(cuts), &under_way, &units::count(told), &again, &of]),
+    ])
+}
 
-    /// What the client had said before the cut must be true after it. Gives whether it had said that it is done.
-    fn expect_kept(&mut self, role: Role, said: &[String]) -> Result<bool> {
-        let mut is_done = false;
-        for line in said {
-            let event: Value = serde_json::from_str(line).with_context(|| format!("no event: {line:?}"))?;
-            match event["event"].as_str() {
-                Some("file") if event["received"] == true => {
-                    let path = event["path"].as_str().context("a file without a path")?;
-                    // Names that are no text are escaped.
-                    if path.is_ascii() && !path.contains('\\') {
-                        self.told += 1;
-                        self.transfers.fixture.expect_arrived(role, Path::new(path))?;
-                    }
+/// What the client had said before the cut must be true after it. Gives how many files it had said to be in their places,
+/// and whether it had said that it is done.
+fn expect_kept(fixture: &Fixture<'_>, role: Role, said: &[String]) -> Result<(u64, bool)> {
+    let (mut files, mut is_done) = (0, false);
+    for line in said {
+        let event: Value = serde_json::from_str(line).with_context(|| format!("no event: {line:?}"))?;
+        match event["event"].as_str() {
+            Some("file") if event["received"] == true => {
+                let path = event["path"].as_str().context("a file without a path")?;
+                // Names that are no text are escaped.
+                if path.is_ascii() && !path.contains('\\') {
+                    files += 1;
+                    fixture.expect_arrived(role, Path::new(path))?;
                 }
-                Some("done") => {
-                    is_done = true;
-                    self.transfers.fixture.expect_done(role).context("it had said that it was done")?;
-                }
-                _ => {}
             }
+            Some("done") => {
+                is_done = true;
+                fixture.expect_done(role).context("it had said that it was done")?;
+            }
+            _ => {}
         }
-        Ok(is_done)
     }
+    Ok((files, is_done))
 }
 
 /// Where an image is mounted, by a loop device. Unmounted when this is dropped.

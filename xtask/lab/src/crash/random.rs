@@ -8,7 +8,7 @@ use xtask::process::Signal;
 use xtask::scratch::Scratch;
 use xtask::units;
 
-use super::mishap::{Transfers, repeat};
+use super::mishap::Transfers;
 use crate::fixture::{LIMIT, Role, expect_end};
 
 /// Who is killed.
@@ -33,22 +33,15 @@ pub(super) fn run(
     println!("killing receivers and senders of {} at random moments", units::bytes(transfers.bytes));
     let mut rows =
         vec![units::row(["killed at random", "kills", "under way", "sent again", "of", "noticed in"])];
-    for victim in [Victim::Receiver, Victim::Sender] {
-        if only.is_some_and(|only| only != victim) {
-            continue;
-        }
+    for victim in only.map_or_else(|| vec![Victim::Receiver, Victim::Sender], |only| vec![only]) {
         let mut silent = Duration::ZERO;
-        let measure = |transfers: &mut Transfers<'_>, role| {
-            transfers.fixture.reset(role)?;
-            transfers.measure(role)
-        };
-        repeat(&mut transfers, kills, measure, |transfers, number, role, length| {
+        let killed = transfers.repeat(kills, Transfers::measure, |transfers, number, role, length| {
             let (sent_bytes, noticed) = kill(transfers, victim, role, length, number % 10 < 2)?;
             transfers.again_bytes.extend((sent_bytes > 0).then_some(sent_bytes));
             silent = silent.max(noticed);
             Ok(())
-        })
-        .with_context(|| format!("killing the {victim:?}"))?;
+        });
+        killed.with_context(|| format!("killing the {victim:?}"))?;
         let name = if victim == Victim::Receiver { "the receiver" } else { "the sender" };
         let noticed = if silent.is_zero() { "–".to_owned() } else { units::seconds(silent) };
         let [under_way, again, of] = transfers.figures();

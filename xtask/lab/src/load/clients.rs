@@ -106,14 +106,12 @@ fn play(fixture: &Fixture, case: &Case) -> Result<Outcome> {
 fn watch(command: &mut Command, limit: Duration) -> Result<Outcome> {
     let started = Instant::now();
     let running = Running::start("shiplane get", command)?;
-    let ends = running.ends_within(limit)?;
-    let after = started.elapsed();
     let mut interrupted = None;
-    if !ends {
-        let from = Instant::now();
+    if !running.ends_within(limit)? {
         running.signal(Signal::Interrupt)?;
-        interrupted = Some(running.ends_within(KILL_AFTER)?.then(|| from.elapsed()));
+        interrupted = Some(running.ends_within(KILL_AFTER)?.then(|| started.elapsed() - limit));
     }
+    let after = started.elapsed();
     let ended = running.kill()?;
     Ok(Outcome { code: ended.code, after, interrupted, peak_bytes: ended.used.peak_rss_bytes })
 }
@@ -131,17 +129,14 @@ impl Outcome {
             Ends::WhenPatienceIsOver => UNREACHABLE,
             Ends::WhenInterrupted => INTERRUPTED,
         };
-        match self.code {
-            Some(code) if code == expected => {}
-            Some(INTERRUPTED) => return Err(format!("it goes on after {:.0} s", self.after.as_secs_f64())),
-            Some(code) => return Err(format!("it ended with code {code}, not {expected}")),
-            None => return Err("a signal has ended it".to_owned()),
-        }
-        match self.interrupted {
-            Some(Some(took)) if took > INTERRUPT_LIMIT => {
+        match (self.code, self.interrupted) {
+            (Some(code), Some(Some(took))) if code == expected && took > INTERRUPT_LIMIT => {
                 Err(format!("Ctrl-C took {:.1} s", took.as_secs_f64()))
             }
-            _ => Ok(()),
+            (Some(code), _) if code == expected => Ok(()),
+            (Some(INTERRUPTED), _) => Err(format!("it goes on after {:.0} s", self.after.as_secs_f64())),
+            (Some(code), _) => Err(format!("it ended with code {code}, not {expected}")),
+            (None, _) => Err("a signal has ended it".to_owned()),
         }
     }
 

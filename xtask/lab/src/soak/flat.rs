@@ -16,21 +16,15 @@ struct Figure {
     slack: u64,
 }
 
-/// The medians of the quarters.
-#[derive(Debug)]
-pub(super) struct Comparison {
-    pub(super) rows: Vec<Vec<String>>,
-    /// The figures whose median in the last quarter is over that in the first by more than a tenth and its slack.
-    pub(super) grown: Vec<&'static str>,
-}
-
 impl Series {
     pub(super) fn push(&mut self, stats: ProcessStats, leftovers: u64) {
         self.0.push([stats.resident_bytes, stats.descriptors, stats.threads, leftovers]);
     }
 
-    /// None if the life was too short to say anything. The first tenth of it does not count: a server warms up.
-    pub(super) fn compare(&self) -> Option<Comparison> {
+    /// A table of the medians of the quarters, and the figures whose median in the last quarter is over that in the first by
+    /// more than a tenth and its slack. None if the life was too short to say anything. The first tenth of it does not
+    /// count: a server warms up.
+    pub(super) fn compare(&self) -> Option<(Vec<Vec<String>>, Vec<&'static str>)> {
         let warm = &self.0[self.0.len() / 10..];
         let quarter = warm.len() / 4;
         if quarter < MIN_LOOKS {
@@ -52,7 +46,7 @@ impl Series {
             rows.push(units::row([name, &first, &last, &most, if is_flat { "flat" } else { "grew" }]));
             grown.extend((!is_flat).then_some(*name));
         }
-        Some(Comparison { rows, grown })
+        Some((rows, grown))
     }
 }
 
@@ -77,7 +71,7 @@ mod tests {
             let resident_bytes = resident_bytes(second);
             series.push(ProcessStats { resident_bytes, descriptors: 20, ..ProcessStats::default() }, 3);
         }
-        series.compare().map(|comparison| comparison.grown)
+        series.compare().map(|(_, grown)| grown)
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()
     let mut quic = patient();
     quic.send_window(64 << 20);
     let mut dialler = Dialler::with(server, quic, wrap)?;
-    let sending = dialler.begin("connections", count, |_, connecting| begin(connecting)).await?;
+    let sending = dialler.begin("connections", count, |_, connection| begin(connection)).await?;
     let figures = async || {
         let sent = sending.iter().map(|connection| connection.stats().udp_tx.bytes).sum();
         let ended = sending.iter().filter(|connection| connection.close_reason().is_some()).count();
@@ -40,8 +40,7 @@ pub(crate) async fn send(server: &Server, count: usize, left: Left) -> Result<()
     dialler.end(figures).await
 }
 
-async fn begin(connecting: quinn::Connecting) -> Result<quinn::Connection> {
-    let connection = connecting.await?;
+async fn begin(connection: quinn::Connection) -> Result<quinn::Connection> {
     // The one stream that is allowed before the server has judged the key: then all the others are (SPEC 1.8).
     let (mut send, mut recv) = connection.open_bi().await?;
     send.finish()?;

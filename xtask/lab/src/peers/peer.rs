@@ -62,19 +62,16 @@ impl Dialler {
 
     /// Dials `count` times, some at a time, and begins something on each connection, which is given its number. Says how
     /// many there are of it, and how often that failed.
-    pub(crate) async fn begin<T, B>(
+    pub(crate) async fn begin<T>(
         &mut self,
         name: &str,
         count: usize,
-        begin: impl Fn(usize, quinn::Connecting) -> B,
-    ) -> Result<Vec<T>>
-    where
-        B: Future<Output = Result<T>>,
-    {
+        begin: impl AsyncFn(usize, quinn::Connection) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let begin = &begin;
         let dials = futures::stream::iter(0..count).map(|number| {
             let connecting = self.dial();
-            async move { begin(number, connecting?).await }
+            async move { begin(number, connecting?.await?).await }
         });
         let outcomes: Vec<_> = dials.buffer_unordered(DIALS_AT_A_TIME).collect().await;
         let begun: Vec<T> = outcomes.into_iter().filter_map(Result::ok).collect();

@@ -14,9 +14,8 @@ use super::tell;
 /// `count` connections that do nothing, one key after another.
 pub(crate) async fn idle(server: &Server, count: usize) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
-    // A stream proves that it is admitted.
-    let begin = |_, connecting: quinn::Connecting| async {
-        let connection = connecting.await?;
+    let begin = async |_, connection: quinn::Connection| {
+        // A stream proves that it is admitted.
         let first = connection.open_bi().await?;
         Ok((connection, first))
     };
@@ -61,8 +60,7 @@ pub(crate) async fn readers(server: &Server, count: usize) -> Result<()> {
     // Enough for an answer and a manifest, and for the beginning of every chunk.
     quic.stream_receive_window(STREAM_WINDOW_BYTES.into()).receive_window(CONNECTION_WINDOW_BYTES.into());
     let mut dialler = Dialler::new(server, quic)?;
-    let begin = |_, connecting: quinn::Connecting| async {
-        let connection = connecting.await?;
+    let begin = async |_, connection: quinn::Connection| {
         let (mut send, recv) = open_fetch(&connection).await?;
         want(&mut send, 0..SPANS, LONG_CHUNK_BYTES).await?;
         Ok((connection, send, recv))

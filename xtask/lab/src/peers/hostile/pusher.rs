@@ -60,10 +60,9 @@ impl LyingPusher {
 /// `count` pushes, with the keys and the lies in turn. Says so once the server has ended them all.
 pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u32) -> Result<()> {
     let mut dialler = Dialler::new(server, patient())?;
-    let begun = |number, connecting: quinn::Connecting| async move {
+    let begun = async |number: usize, connection: quinn::Connection| {
         let telling = Telling { lie: lies[number % lies.len()], entries, goes_on: None };
-        let begun = async { begin(&connecting.await?, number, telling).await };
-        tokio::time::timeout(BEGIN_LIMIT, begun).await?
+        tokio::time::timeout(BEGIN_LIMIT, begin(&connection, number, telling)).await?
     };
     let providers = dialler.begin("pushes", count, begun).await?;
     let mut pushes = tokio::task::JoinSet::new();

@@ -10,7 +10,6 @@ mod points;
 mod power;
 mod random;
 mod trace;
-mod traced;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

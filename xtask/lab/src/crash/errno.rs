@@ -7,8 +7,8 @@ use xtask::driver::last_error;
 use xtask::{interrupt, units};
 
 use super::calls::{Call, Kind};
+use super::points::{First, count, first, whole};
 use super::trace::Fault;
-use super::traced::{First, count, first, whole};
 use crate::fixture::{Fixture, Role};
 
 /// Lets every kind of call fail; `is_short`: each kind once or twice.

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -92,22 +92,17 @@ impl Running {
     /// that the child never blocks.
     pub fn start(name: &str, command: &mut Command) -> Result<Self> {
         let cannot = |program: &OsStr| format!("cannot start {name} ({})", program.to_string_lossy());
-        let mut child = command.spawn().with_context(|| cannot(command.get_program()))?;
-        let stdin = child.stdin.take();
-        let (stdout, stderr) = (child.stdout.take().map(lines_of), child.stderr.take().map(lines_of));
-        let (pid, ending) = (child.id(), Arc::<Ending>::default());
-        let told = Arc::clone(&ending);
+        let child = command.spawn().with_context(|| cannot(command.get_program()))?;
         // The kernel tells a thread of its end: a parent that looks again and again would take time from the programs that
         // it measures.
-        std::thread::spawn(move || {
+        Ok(Self::of(name, child, |mut child, ending| {
             platform::await_end(&child);
-            told.tell(|| {
+            ending.tell(|| {
                 let used = child.wait4().map_err(|error| error.to_string())?;
                 let (cpu, peak_rss_bytes) = (used.rusage.utime + used.rusage.stime, used.rusage.maxrss);
                 Ok(Exit { code: platform::code(used.status), used: Usage { cpu, peak_rss_bytes } })
             });
-        });
-        Ok(Self { name: name.to_owned(), pid, ending, stdin, stdout, stderr })
+        }))
     }
 
     /// As [`start`](Self::start), with nothing on standard input and pipes for the outputs.
@@ -115,16 +110,14 @@ impl Running {
         Self::start(name, command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 
-    /// A process that somebody else has started and waits for.
-    pub fn of(
-        name: &str,
-        pid: u32,
-        ending: Arc<Ending>,
-        stdout: impl Read + Send + 'static,
-        stderr: impl Read + Send + 'static,
-    ) -> Self {
-        let (stdout, stderr) = (Some(lines_of(stdout)), Some(lines_of(stderr)));
-        Self { name: name.to_owned(), pid, ending, stdin: None, stdout, stderr }
+    /// A process that `wait` waits for and reaps, on a thread of its own.
+    pub fn of(name: &str, mut child: Child, wait: impl FnOnce(Child, &Ending) + Send + 'static) -> Self {
+        let (name, pid, stdin) = (name.to_owned(), child.id(), child.stdin.take());
+        let (stdout, stderr) = (child.stdout.take().map(lines_of), child.stderr.take().map(lines_of));
+        let ending = Arc::<Ending>::default();
+        let told = Arc::clone(&ending);
+        std::thread::spawn(move || wait(child, &told));
+        Self { name, pid, ending, stdin, stdout, stderr }
     }
 
     /// The process id, for `/proc`.

@@ -49,9 +49,6 @@ pub(crate) struct Args {
     /// Program to test [default: the release build of this tree]
     #[arg(long, value_name = "PATH")]
     shiplane: Option<PathBuf>,
-    /// Working directory [default: the directory for temporary files]
-    #[arg(long, value_name = "DIR")]
-    within: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -100,7 +97,7 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
             continue;
         }
         let began = Instant::now();
-        let scratch = Scratch::new("shiplane-crash-", args.within.as_deref())?;
+        let scratch = Scratch::new("shiplane-crash-", None)?;
         let fixture = || data::fixture(shiplane, &scratch).context("cannot prepare");
         rows.extend(match series {
             Series::Points => points::run(&fixture()?, args.short)?,

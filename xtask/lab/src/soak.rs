@@ -27,7 +27,7 @@ use xtask::scratch::Scratch;
 use xtask::{interrupt, units};
 
 use self::client::Client;
-use self::flat::Series;
+use self::flat::Look;
 use crate::load;
 use crate::stats::ProcessStats;
 
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let watched = soak.run(args);
     let Soak { life, totals, .. } = soak;
     let server = life.into_inner().server;
-    let series = watched.map_err(|failure| server.with_log(&failure))?;
+    let looks = watched.map_err(|failure| server.with_log(&failure))?;
     let totals = totals.into_inner();
     let totals = totals.into_iter().map(|(how, count)| vec![how.to_owned(), units::count(count)]);
     println!("\n{}", units::table(&totals.collect::<Vec<_>>()));
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let (before, after) = (before.descriptors, load::settled(&server, before)?.descriptors);
         ensure!(after <= before + SLACK, "{before} descriptors before, {after} after");
     } else {
-        let (rows, grown) = series.compare().context("too short a life to be judged")?;
+        let (rows, grown) = flat::compare(&looks).context("too short a life to be judged")?;
         println!("\n{}", units::table(&rows));
         ensure!(grown.is_empty(), "not flat: {}", grown.join(", "));
     }
@@ -104,7 +104,7 @@ impl Soak {
     }
 
     /// Keeps the clients at work, and looks at the last life of the server.
-    fn run(&self, args: &Args) -> Result<Series> {
+    fn run(&self, args: &Args) -> Result<Vec<Look>> {
         let mut noise = Rng::new(SEED);
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
@@ -124,28 +124,28 @@ impl Soak {
         length: Duration,
         noise: &mut Rng,
         clients: &[ScopedJoinHandle<'_, Result<()>>],
-    ) -> Result<Series> {
+    ) -> Result<Vec<Look>> {
         let started = Instant::now();
         // Early, so that one long life is left to be judged.
         let mut deaths = if self.is_short { Vec::new() } else { vec![length / 6, length / 12] };
-        let (mut series, mut minutes) = (Series::default(), 0);
+        let (mut looks, mut minutes) = (Vec::new(), 0);
         while started.elapsed() < length && !clients.iter().any(ScopedJoinHandle::is_finished) {
             interrupt::check()?;
             std::thread::sleep(LOOK_EVERY);
             if deaths.pop_if(|at| started.elapsed() > *at).is_some() {
                 self.restart(noise)?;
-                series = Series::default();
+                looks.clear();
             }
             let stats = ProcessStats::of(self.life.lock().server.running().pid())?;
-            series.push(stats, leftovers(&self.root.join(SERVED)));
+            let ProcessStats { resident_bytes, descriptors, threads, .. } = stats;
+            looks.push([resident_bytes, descriptors, threads, leftovers(&self.root.join(SERVED))]);
             if minutes < started.elapsed().as_secs() / 60 {
                 minutes = started.elapsed().as_secs() / 60;
-                let ProcessStats { resident_bytes, descriptors, threads, .. } = stats;
                 let held = units::bytes(resident_bytes);
                 println!("  minute {minutes}: {held}, {descriptors} descriptors, {threads} threads");
             }
         }
-        Ok(series)
+        Ok(looks)
     }
 
     /// Ends the server, in order or not, with clients at work, and starts it anew.

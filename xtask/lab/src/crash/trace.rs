@@ -8,18 +8,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::process::{ChildStdin, Command, Stdio};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
-use xtask::process::{Ending, Exit, Running};
+use xtask::process::{Exit, Running};
 
 use super::calls::{self, Call, Kind};
 
@@ -48,34 +47,24 @@ pub(super) type Traced = Arc<Mutex<Trace>>;
 
 /// Starts `command`. Of its calls, those on files beneath `watched` count; without a fault they are merely noted.
 pub(super) fn start(command: &Command, watched: &Path, fault: Option<Fault>) -> Result<(Running, Traced)> {
-    let mut held = held_back(command);
-    let (tell, told) = mpsc::channel();
-    let (trace, ending, watched) = (Traced::default(), Arc::<Ending>::default(), watched.to_path_buf());
-    let (traced, ended) = (Arc::clone(&trace), Arc::clone(&ending));
-    // Only the thread that traces may command the tracee, and only it may wait for its own children.
-    std::thread::spawn(move || {
-        let started = held.spawn().context("cannot start what is to be traced");
-        let outcome = started.and_then(|mut child| {
-            let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
-            let pipes = child.stdout.take().zip(child.stderr.take()).context("no pipes")?;
-            tell.send((child.id(), pipes)).ok().context("nobody waits for it")?;
-            let outcome = Tracer::new(leader, watched, fault).run(&mut child);
-            if outcome.is_err() {
-                let _gone = kill(leader, Signal::SIGKILL);
-            }
-            outcome
-        });
-        ended.tell(|| {
+    let mut child = held_back(command).spawn().context("cannot start what is to be traced")?;
+    let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
+    let go = child.stdin.take().context("no pipe")?;
+    let (tracer, trace) = (Tracer::new(leader, watched.to_path_buf(), fault), Traced::default());
+    let traced = Arc::clone(&trace);
+    // Only the thread that traces may command the tracee, and it waits for its own tracees alone.
+    let running = Running::of("a traced program", child, move |_child, ending| {
+        let outcome = tracer.run(go);
+        if outcome.is_err() {
+            let _gone = kill(leader, Signal::SIGKILL);
+        }
+        ending.tell(|| {
             let (exit, seen) = outcome.map_err(|failure| format!("{failure:#}"))?;
             *traced.lock() = seen;
             Ok(exit)
         });
     });
-    let Ok((pid, (stdout, stderr))) = told.recv() else {
-        let failure = ending.within(Duration::from_secs(1)).err();
-        return Err(failure.unwrap_or_else(|| anyhow!("it ended at once")));
-    };
-    Ok((Running::of("a traced program", pid, ending, stdout, stderr), trace))
+    Ok((running, trace))
 }
 
 /// The command, but as a shell that becomes it once it is told to: the tracer is there by then.
@@ -111,14 +100,14 @@ impl Tracer {
         Self { leader, watched, fault, within: HashMap::new(), met: 0, trace: Trace::default() }
     }
 
-    fn run(mut self, child: &mut Child) -> Result<(Exit, Trace)> {
+    fn run(mut self, go: ChildStdin) -> Result<(Exit, Trace)> {
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
             | Options::PTRACE_O_EXITKILL;
         ptrace::seize(self.leader, options).context("cannot trace a child")?;
         ptrace::interrupt(self.leader).context("cannot stop a child")?;
-        let mut go = child.stdin.take();
+        let mut go = Some(go);
         loop {
             let status = match waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) {
                 Err(Errno::EINTR) => continue,

@@ -61,15 +61,32 @@ pub struct CutRun {
 
 /// Runs it until it is done, and checks that everything has arrived.
 pub(crate) async fn run(cuts: &CutSeries, files: &Path, keys: &Path) -> Result<Vec<CutRun>, Violation> {
-    let world = World::new(cuts.scenario(), files, keys)?;
+    let scenario = Scenario {
+        seed: 1,
+        job: cuts.job,
+        faults: Faults::none(cuts.bytes_per_second, cuts.queue_len_bytes, cuts.delay),
+        lanes: TransferOptions::default().lanes,
+        chunk_len_bytes: TransferOptions::default().chunk_len_bytes,
+        limit: cuts.limit,
+        ..Scenario::default()
+    };
+    let world = World::new(scenario, files, keys)?;
     let (from, to) = match cuts.job {
         Job::Get => (&world.server, &world.client),
         Job::Push | Job::Sync | Job::Deliver | Job::Call => (&world.client, &world.server),
     };
-    let sent = cuts.tree();
+    let mut rng = Rng::new(1);
+    let file = |number| (format!("file {number}"), Some(rng.bytes(cuts.file_len_bytes as usize)));
+    let sent: Tree = (0..cuts.files).map(file).collect();
     tree::write(&sent, &from.files())?;
     let _server = world.start(Side::Server, 0, None)?;
-    change_later(cuts, &world);
+    if let Some((after, bytes_per_second)) = cuts.change {
+        let network = Arc::clone(&world.network);
+        tokio::spawn(async move {
+            sleep(after).await;
+            network.set_rate(bytes_per_second);
+        });
+    }
     let mut runs = Vec::new();
     for number in 0..MAX_RUNS {
         let client = world.start(Side::Client, number, None)?;
@@ -140,35 +157,6 @@ fn events(seen: &Arc<Mutex<CutRun>>) -> EventFn {
         };
         first.get_or_insert_with(|| began.elapsed());
     })
-}
-
-impl CutSeries {
-    fn tree(&self) -> Tree {
-        let mut rng = Rng::new(1);
-        let file = |number| (format!("file {number}"), Some(rng.bytes(self.file_len_bytes as usize)));
-        (0..self.files).map(file).collect()
-    }
-
-    fn scenario(&self) -> Scenario {
-        Scenario {
-            seed: 1,
-            job: self.job,
-            faults: Faults::none(self.bytes_per_second, self.queue_len_bytes, self.delay),
-            lanes: TransferOptions::default().lanes,
-            chunk_len_bytes: TransferOptions::default().chunk_len_bytes,
-            limit: self.limit,
-            ..Scenario::default()
-        }
-    }
-}
-
-fn change_later(cuts: &CutSeries, world: &World) {
-    let Some((after, bytes_per_second)) = cuts.change else { return };
-    let network = Arc::clone(&world.network);
-    tokio::spawn(async move {
-        sleep(after).await;
-        network.set_rate(bytes_per_second);
-    });
 }
 
 const MAX_RUNS: u16 = 40;

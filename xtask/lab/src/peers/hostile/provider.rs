@@ -244,9 +244,9 @@ impl Provider {
             self.sent_bytes += entry.cost_bytes();
         }
         while self.sent_bytes > self.admitted_bytes {
-            match self.record().await?.context("the victim has ended it amidst the list")? {
-                ReceiverRecord::Admit { bytes } => self.admitted_bytes = self.admitted_bytes.max(bytes),
-                _ => {}
+            let record = self.record().await?.context("the victim has ended it amidst the list")?;
+            if let ReceiverRecord::Admit { bytes } = record {
+                self.admitted_bytes = self.admitted_bytes.max(bytes);
             }
         }
         self.say(&listed).await

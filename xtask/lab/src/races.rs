@@ -36,41 +36,26 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let race = Race::new(&shiplane, &scratch)?;
     let mut rows = vec![units::row(["links swapped into", "runs", "ended well", "refused", "swaps"])];
     let mut swaps = 0;
-    for (name, role, place) in EXPOSED {
+    for (name, role, side) in EXPOSED {
         let share = if args.short { SHORT_SWAPS } else { SWAPS }.div_ceil(EXPOSED.len() as u64);
         println!("swapping links into {name}");
-        let totals = race.series(role, place, share).context(name)?;
-        swaps += totals.swaps;
-        let [runs, well, refused, swaps] =
-            [totals.runs, totals.well, totals.runs - totals.well, totals.swaps].map(units::count);
-        rows.push(units::row([name, &runs, &well, &refused, &swaps]));
+        let [runs, well, swapped] = race.series(role, side, share).context(name)?;
+        swaps += swapped;
+        let [runs, well, refused, swapped] = [runs, well, runs - well, swapped].map(units::count);
+        rows.push(units::row([name, &runs, &well, &refused, &swapped]));
     }
     println!("\n{}", units::table(&rows));
     println!("{} swaps: nothing outside has changed, and nothing from there was sent.", units::count(swaps));
     Ok(())
 }
 
-/// In which tree of the fixture the directory is that is exchanged.
-const EXPOSED: [(&str, Role, Exposed); 4] = [
-    ("what `get` writes", Role::Get, Exposed::Received(OURS)),
-    ("what `push` writes", Role::Push, Exposed::Received(THEIRS)),
-    ("what `sync` writes", Role::SyncAsked, Exposed::Received(THEIRS)),
-    ("what is served", Role::Get, Exposed::Served),
+/// On which side the directory is that is exchanged, or else in what is served.
+const EXPOSED: [(&str, Role, Option<&str>); 4] = [
+    ("what `get` writes", Role::Get, Some(OURS)),
+    ("what `push` writes", Role::Push, Some(THEIRS)),
+    ("what `sync` writes", Role::SyncAsked, Some(THEIRS)),
+    ("what is served", Role::Get, None),
 ];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exposed {
-    /// On this side.
-    Received(&'static str),
-    Served,
-}
-
-#[derive(Default)]
-struct Totals {
-    runs: u64,
-    well: u64,
-    swaps: u64,
-}
 
 struct Race<'a> {
     fixture: Fixture<'a>,
@@ -95,40 +80,38 @@ impl<'a> Race<'a> {
         Ok(Self { fixture, outside })
     }
 
-    fn series(&self, role: Role, place: Exposed, swaps: u64) -> Result<Totals> {
+    /// Gives how many runs there were, how many ended well, and how many swaps.
+    fn series(&self, role: Role, side: Option<&str>, most_swaps: u64) -> Result<[u64; 3]> {
         let fixture = &self.fixture;
-        let root = match place {
-            Exposed::Received(side) => fixture.run().join(side),
-            Exposed::Served => fixture.at("new"),
-        };
+        let root = side.map_or_else(|| fixture.at("new"), |side| fixture.run().join(side));
         let (directory, link) = (root.join(TREE).join(SWAPPED), fixture.at("link"));
-        let mut totals = Totals::default();
+        let (mut runs, mut well, mut swaps) = (0, 0, 0);
         let began = Instant::now();
         // Each of the paces has its turns.
-        let runs = (swaps / SWAPS_A_RUN).clamp(PAUSES.len() as u64, MAX_RUNS);
-        while totals.swaps < swaps || totals.runs < runs {
+        let most_runs = (most_swaps / SWAPS_A_RUN).clamp(PAUSES.len() as u64, MAX_RUNS);
+        while swaps < most_swaps || runs < most_runs {
             interrupt::check()?;
-            ensure!(began.elapsed() < SERIES_LIMIT, "only {} swaps in {:?}", totals.swaps, SERIES_LIMIT);
+            ensure!(began.elapsed() < SERIES_LIMIT, "only {swaps} swaps in {SERIES_LIMIT:?}");
             fixture.reset(role)?;
             let server = fixture.serve(role, ANY_PORT)?;
-            let (pause, stop) = (PAUSES[totals.runs as usize % PAUSES.len()], AtomicBool::new(false));
-            let (ended, swaps) = std::thread::scope(|scope| {
+            let (pause, stop) = (PAUSES[runs as usize % PAUSES.len()], AtomicBool::new(false));
+            let (ended, swapped) = std::thread::scope(|scope| {
                 let swapping = scope.spawn(|| swap(&directory, &link, pause, &stop));
                 let client = fixture.start_client(role, server.ticket());
                 let ended = client.and_then(|client| client.wait(LIMIT));
                 stop.store(true, Ordering::Relaxed);
                 (ended, joined(swapping))
             });
-            totals.swaps += swaps?;
+            swaps += swapped?;
             // One that does not end well must say why.
             let ended = expect_end(ended?, &[0, 1, 5, 6, 7, 9])?;
             match ended.code {
-                Some(0) => totals.well += 1,
+                Some(0) => well += 1,
                 _ => drop(last_error(&ended.lines)?),
             }
-            totals.runs += 1;
+            runs += 1;
             self.expect_untouched()?;
-            if place == Exposed::Served {
+            if side.is_none() {
                 fixture.expect_old_or_new(role).context("what was sent")?;
             }
             ensure!(!server.running().has_ended()?, "the server has ended");
@@ -136,8 +119,8 @@ impl<'a> Race<'a> {
             self.expect_untouched()?;
         }
         let time = units::seconds(began.elapsed());
-        println!("  {} runs, {} swaps, {time}", totals.runs, totals.swaps);
-        Ok(totals)
+        println!("  {runs} runs, {swaps} swaps, {time}");
+        Ok([runs, well, swaps])
     }
 
     /// Outside all is as it was.

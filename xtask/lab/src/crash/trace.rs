@@ -197,19 +197,11 @@ impl Memory {
     /// The text at `address`, which ends with a NUL.
     pub(super) fn text(&self, address: u64) -> Option<Vec<u8>> {
         let memory = File::open(format!("/proc/{}/mem", self.0)).ok()?;
-        let mut text = Vec::new();
-        let mut block = [0; 256];
-        while text.len() < MAX_PATH_LEN {
-            // A read stops at the end of what is mapped.
-            let read =
-                memory.read_at(&mut block, address + text.len() as u64).ok().filter(|read| *read > 0)?;
-            if let Some(end) = block[..read].iter().position(|byte| *byte == 0) {
-                text.extend_from_slice(&block[..end]);
-                return Some(text);
-            }
-            text.extend_from_slice(&block[..read]);
-        }
-        None
+        let mut text = vec![0; MAX_PATH_LEN];
+        // It may stop early, at the end of what is mapped.
+        let read = memory.read_at(&mut text, address).ok()?;
+        text.truncate(text[..read].iter().position(|byte| *byte == 0)?);
+        Some(text)
     }
 
     /// What the open file `fd` is; the working directory for [`calls::AT_CWD`].

@@ -103,7 +103,7 @@ pub(crate) async fn run(cuts: &CutSeries, files: &Path, keys: &Path) -> Result<V
             Ok(Err(Stopped::Broken(violation))) => return Err(violation),
             Ok(Err(Stopped::Failed(last))) => return Err(Violation::NotLive { healed: took, last }),
             // What is on its way arrives; and the server finds out that its client has gone.
-            Err(_) => sleep(IDLE_TIMEOUT).await,
+            Ok(Err(Stopped::Killed { .. })) | Err(_) => sleep(IDLE_TIMEOUT).await,
         }
         let carried_bytes = world.network.delivered_bytes(host) - carried_before;
         runs.push(CutRun { carried_bytes, took, ..seen.lock().clone() });

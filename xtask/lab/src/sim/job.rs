@@ -61,7 +61,7 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
         let ended = attempt(world, &mut job, &programs.client).await;
         programs.done.attempts += 1;
         let last = match ended {
-            Ended::Reported(Ok(())) => {
+            Ok(()) => {
                 check(world, &job)?;
                 job.check_done(world, true)?;
                 if std::mem::take(&mut cut_at_the_end) {
@@ -75,9 +75,9 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
                 }
                 "none".to_owned()
             }
-            Ended::Reported(Err(Stopped::Broken(violation))) => return Err(violation),
-            Ended::Reported(Err(Stopped::Failed(error))) => error,
-            Ended::Killed { side, by_power_cut } => {
+            Err(Stopped::Broken(violation)) => return Err(violation),
+            Err(Stopped::Failed(error)) => error,
+            Err(Stopped::Killed { side, by_power_cut }) => {
                 programs.restart(world, side, by_power_cut)?;
                 format!("the {side:?} was killed, by a power cut: {by_power_cut}")
             }
@@ -94,29 +94,19 @@ async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> 
     Ok(Summary { took: world.began.elapsed(), ..programs.done })
 }
 
-/// How an attempt ended.
-enum Ended {
-    /// It told how.
-    Reported(Result<(), Stopped>),
-    Killed {
-        side: Side,
-        by_power_cut: bool,
-    },
-}
-
-async fn attempt(world: &World, job: &mut impl Job, client: &Program) -> Ended {
+async fn attempt(world: &World, job: &mut impl Job, client: &Program) -> Result<(), Stopped> {
     let kill = world.next_kill();
     let patience = kill.map_or(PATIENCE, |(_, after)| after);
     // Not on the stack, for which it is too large where nothing is optimised.
     let attempt = Box::pin(job.attempt(world, client));
     tokio::select! {
         biased;
-        () = world.client.power_is_cut() => Ended::Killed { side: Side::Client, by_power_cut: true },
-        () = world.server.power_is_cut() => Ended::Killed { side: Side::Server, by_power_cut: true },
+        () = world.client.power_is_cut() => Err(Stopped::Killed { side: Side::Client, by_power_cut: true }),
+        () = world.server.power_is_cut() => Err(Stopped::Killed { side: Side::Server, by_power_cut: true }),
         told = timeout(patience, attempt) => match (told, kill) {
-            (Ok(told), _) => Ended::Reported(told),
-            (Err(_), Some((side, _))) => Ended::Killed { side, by_power_cut: false },
-            (Err(_), None) => Ended::Reported(Err(Stopped::Failed("the attempt hangs".to_owned()))),
+            (Ok(told), _) => told,
+            (Err(_), Some((side, _))) => Err(Stopped::Killed { side, by_power_cut: false }),
+            (Err(_), None) => Err(Stopped::Failed("the attempt hangs".to_owned())),
         },
     }
 }
@@ -126,6 +116,10 @@ pub(crate) enum Stopped {
     /// An error that may be.
     Failed(String),
     Broken(Violation),
+    Killed {
+        side: Side,
+        by_power_cut: bool,
+    },
 }
 
 impl Stopped {

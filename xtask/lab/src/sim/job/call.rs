@@ -39,7 +39,8 @@ struct Question {
     kind: Kind,
     budget: Duration,
     /// How long the handler takes.
-    think: Duration,
+    think_ms: u64,
+    pieces: u64,
     reply_len_bytes: u64,
     padding: Vec<u8>,
 }
@@ -142,7 +143,7 @@ impl Calls {
                 if !is_its || matches!(kind, Kind::Refuse | Kind::Slow) {
                     return Err(Violation::WrongAnswer { number }.into());
                 }
-                Ok(self.book.check_pieces(number, self.attempts, question.pieces())?)
+                Ok(self.book.check_pieces(number, self.attempts, question.pieces)?)
             }
             // Too many at a time, or too late, is said in the same way.
             Err(CallError::Fault(fault)) if kind == Kind::Refuse => {
@@ -194,21 +195,18 @@ impl Question {
             7 => Kind::Slow,
             _ => Kind::Ask,
         };
-        let think = if kind == Kind::Slow { MAX_THINK * 1000 } else { Duration::ZERO };
-        let think = think + Duration::from_millis(rng.between(0, MAX_THINK.as_millis() as u64));
+        let think_ms =
+            if kind == Kind::Slow { MAX_THINK_MS * 1000 } else { 0 } + rng.between(0, MAX_THINK_MS);
+        let pieces = if kind == Kind::Stream { 1 + number % 5 } else { 0 };
         let reply_len_bytes = rng.spread(1, 20_000);
         let padding_len_bytes = rng.spread(1, 20_000) as usize;
-        Self { number, kind, budget, think, reply_len_bytes, padding: rng.bytes(padding_len_bytes) }
-    }
-
-    fn pieces(&self) -> u64 {
-        if self.kind == Kind::Stream { 1 + self.number % 5 } else { 0 }
+        let padding = rng.bytes(padding_len_bytes);
+        Self { number, kind, budget, think_ms, pieces, reply_len_bytes, padding }
     }
 
     fn body(&self, attempt: u64) -> Bytes {
         let is_refused = u64::from(self.kind == Kind::Refuse);
-        let think_ms = self.think.as_millis() as u64;
-        let head = [self.number, attempt, think_ms, self.pieces(), is_refused, self.reply_len_bytes];
+        let head = [self.number, attempt, self.think_ms, self.pieces, is_refused, self.reply_len_bytes];
         let head = head.iter().flat_map(|number| number.to_le_bytes());
         head.chain(self.padding.iter().copied()).collect()
     }
@@ -277,7 +275,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_GROWTH: u32 = 6;
 
 /// Below most budgets.
-const MAX_THINK: Duration = Duration::from_millis(400);
+const MAX_THINK_MS: u64 = 400;
 
 /// Numbers that no question has.
 const OTHERS: u64 = 1 << 32;

@@ -121,7 +121,9 @@ async fn play(args: &Args) -> Result<()> {
         Kind::GapBytes => gaps::send(&args.target()?, count, gaps::Left::Bytes).await,
         Kind::GapPackets => gaps::send(&args.target()?, count, gaps::Left::Packets).await,
         Kind::LyingServer => {
-            let server = LyingServer::start(*args.lie.first().context("--lie is missing")?, entries)?;
+            let lie = *args.lie.first().context("--lie is missing")?;
+            // It has a runtime of its own, which no task may wait for.
+            let server = tokio::task::spawn_blocking(move || LyingServer::start(lie, entries)).await??;
             println!("{}", server.ticket());
             enough().await;
             Ok(())

@@ -43,16 +43,12 @@ fn kill_at_each(fixture: &Fixture<'_>, role: Role, is_short: bool) -> Result<Vec
         fixture.expect_old_or_new(role).with_context(what)?;
         left.push(fixture.second(role).with_context(what)?);
     }
-    summary(role, expected, &left)
-}
-
-/// The second run of the last kills must have had little to send: what had been verified was made use of.
-fn summary(role: Role, calls: usize, left: &[u64]) -> Result<Vec<String>> {
+    // The second run of the last kills must have had little to send: what had been verified was made use of.
     let (first, last) = (left.first().copied().unwrap_or(0), left.last().copied().unwrap_or(0));
     ensure!(last <= first / 2, "killed at last, {last} of {first} bytes had to come again");
     let most = left.iter().copied().max().unwrap_or(0);
     ensure!(most <= first, "killed on the way, {most} bytes had to come, and {first} when nothing was there");
-    let [calls, kills] = [calls, left.len()].map(|number| units::count(number as u64));
+    let [calls, kills] = [expected, left.len()].map(|number| units::count(number as u64));
     let average = left.iter().sum::<u64>() / left.len().max(1) as u64;
     let [average, most, first] = [average, most, first].map(units::bytes);
     Ok(units::row([role.name(), &calls, &kills, &average, &most, &first]))

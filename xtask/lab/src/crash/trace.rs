@@ -50,7 +50,9 @@ pub(super) fn start(command: &Command, watched: &Path, fault: Option<Fault>) -> 
     let mut child = held_back(command).spawn().context("cannot start what is to be traced")?;
     let leader = Pid::from_raw(child.id().try_into().context("no pid")?);
     let go = child.stdin.take().context("no pipe")?;
-    let (tracer, trace) = (Tracer::new(leader, watched.to_path_buf(), fault), Traced::default());
+    let (watched, within, met) = (watched.to_path_buf(), HashMap::new(), 0);
+    let tracer = Tracer { leader, watched, fault, within, met, trace: Trace::default() };
+    let trace = Traced::default();
     let traced = Arc::clone(&trace);
     // Only the thread that traces may command the tracee, and it waits for its own tracees alone.
     let running = Running::of("a traced program", child, move |_child, ending| {
@@ -96,10 +98,6 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn new(leader: Pid, watched: PathBuf, fault: Option<Fault>) -> Self {
-        Self { leader, watched, fault, within: HashMap::new(), met: 0, trace: Trace::default() }
-    }
-
     fn run(mut self, go: ChildStdin) -> Result<(Exit, Trace)> {
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACECLONE

@@ -13,7 +13,8 @@ use xtask::units;
 use super::peers::{self, PeerProcess};
 use super::scenarios::{CAP_BYTES, PATIENCE};
 use super::{Fixture, Report, joined};
-use crate::peers::{Kind, hostile::Lie, name_of};
+use crate::peers::hostile::{ENTRIES, Lie};
+use crate::peers::{Kind, name_of};
 
 /// One lie, and what must become of a client that hears it.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +109,9 @@ fn watch(command: &mut Command, limit: Duration) -> Result<Outcome> {
     let running = Running::start("shiplane get", command)?;
     let mut interrupted = None;
     if !running.ends_within(limit)? {
+        let from = Instant::now();
         running.signal(Signal::Interrupt)?;
-        interrupted = Some(running.ends_within(KILL_AFTER)?.then(|| started.elapsed() - limit));
+        interrupted = Some(running.ends_within(KILL_AFTER)?.then(|| from.elapsed()));
     }
     let after = started.elapsed();
     let ended = running.kill()?;
@@ -199,7 +201,6 @@ const INTEGRITY: i32 = 5;
 const LOCAL_IO: i32 = 7;
 const INTERRUPTED: i32 = 130;
 
-const ENTRIES: u32 = 40_000;
 const SHORT_ENTRIES: u32 = 20_000;
 
 /// What there is an old version of, for a lie about cuts: an eighth of what it promises.

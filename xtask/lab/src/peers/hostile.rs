@@ -22,7 +22,8 @@ pub use self::pusher::LyingPusher;
 pub(crate) use self::pusher::push;
 pub use self::server::LyingServer;
 
-use tokio::runtime::{Builder, Runtime};
+use anyhow::Result;
+use tokio::runtime::Builder;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Each kind of lie that a provider tells.
@@ -80,12 +81,12 @@ pub enum Lie {
     Mute,
 }
 
-fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
-/// Does the work on a thread of its own, until what is returned is dropped.
-fn in_background(runtime: Runtime, work: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+/// Sets something up, and goes on with its work on a thread of its own until what is returned is dropped.
+fn in_background<T, W: Future<Output = ()> + Send + 'static>(
+    set_up: impl AsyncFnOnce() -> Result<(T, W)>,
+) -> Result<(T, DropGuard)> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (ready, work) = runtime.block_on(set_up())?;
     let token = CancellationToken::new();
     let ended = token.clone();
     std::thread::spawn(move || {
@@ -95,7 +96,7 @@ fn in_background(runtime: Runtime, work: impl Future<Output = ()> + Send + 'stat
             ended.cancelled().await;
         });
     });
-    token.drop_guard()
+    Ok((ready, token.drop_guard()))
 }
 
 /// How the one file is called that is served to `get TICKET -`.

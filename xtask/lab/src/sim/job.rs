@@ -53,7 +53,10 @@ trait Job {
 }
 
 async fn repeat(world: &World, mut job: impl Job) -> Result<Summary, Violation> {
-    let mut programs = Programs::start(world, job.methods())?;
+    let (methods, runs, done) = (job.methods(), 0, Summary::default());
+    let server = world.start(Side::Server, runs, methods.clone())?;
+    let client = world.start(Side::Client, runs, None)?;
+    let mut programs = Programs { client, server, methods, runs, done };
     world.begin_disk_faults()?;
     world.move_the_client();
     let mut cut_at_the_end = world.scenario.cut_at_the_end;
@@ -159,12 +162,6 @@ struct Programs {
 }
 
 impl Programs {
-    fn start(world: &World, methods: Option<Arc<Router>>) -> Result<Self, Violation> {
-        let server = world.start(Side::Server, 0, methods.clone())?;
-        let client = world.start(Side::Client, 0, None)?;
-        Ok(Self { client, server, methods, runs: 0, done: Summary::default() })
-    }
-
     /// Kills a program, or cuts the power of its machine, and starts it again.
     fn restart(&mut self, world: &World, side: Side, by_power_cut: bool) -> Result<(), Violation> {
         if by_power_cut {

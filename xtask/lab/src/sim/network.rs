@@ -42,17 +42,10 @@ struct State {
     links: BTreeMap<SocketAddr, Link>,
     /// What has arrived, by the host that sent it.
     delivered_bytes: BTreeMap<IpAddr, u64>,
-    /// By time of arrival; if two arrive together, the one that was sent first comes first.
-    on_the_way: BTreeMap<(Instant, u64), Packet>,
+    /// By time of arrival, to where and what; if two arrive together, the one that was sent first comes first.
+    on_the_way: BTreeMap<(Instant, u64), (SocketAddr, Datagram)>,
     sent: u64,
     trace: u64,
-}
-
-#[derive(Debug)]
-struct Packet {
-    from: SocketAddr,
-    to: SocketAddr,
-    data: Vec<u8>,
 }
 
 /// Where it comes from, and what it is.
@@ -160,22 +153,22 @@ impl State {
         self.note(&[at.as_nanos() as u64, data.len() as u64, from.port().into(), copies.len() as u64]);
         for (delay, data) in copies {
             self.sent += 1;
-            self.on_the_way.insert((now + delay, self.sent), Packet { from, to, data });
+            self.on_the_way.insert((now + delay, self.sent), (to, (from, data)));
         }
     }
 
     fn deliver_due(&mut self) {
         let now = Instant::now();
         while let Some(next) = self.on_the_way.first_entry().filter(|next| next.key().0 <= now) {
-            let packet = next.remove();
-            let at = now - self.began;
-            self.note(&[at.as_nanos() as u64, packet.data.len() as u64, packet.to.port().into()]);
+            let (to, (from, data)) = next.remove();
+            let (at, len_bytes) = (now - self.began, data.len() as u64);
+            self.note(&[at.as_nanos() as u64, len_bytes, to.port().into()]);
             // Addresses that nobody is seen as any more lead nowhere.
-            let bound = self.seen_as.iter().find(|(_, seen)| **seen == packet.to).map(|(bound, _)| *bound);
+            let bound = self.seen_as.iter().find(|(_, seen)| **seen == to).map(|(bound, _)| *bound);
             if let Some(port) = bound.and_then(|bound| self.ports.get(&bound)) {
-                *self.delivered_bytes.entry(packet.from.ip()).or_default() += packet.data.len() as u64;
+                *self.delivered_bytes.entry(from.ip()).or_default() += len_bytes;
                 // Its program may have ended.
-                let _unheard = port.unbounded_send((packet.from, packet.data));
+                let _unheard = port.unbounded_send((from, data));
             }
         }
     }

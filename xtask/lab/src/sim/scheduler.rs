@@ -65,7 +65,7 @@ type Work = Box<dyn FnOnce() + Send>;
 type Turn = (Option<Work>, Waker);
 
 /// From here on the runtime runs: nothing if the work waits, else that it has ended, perhaps by a panic.
-type Told = Option<thread::Result<()>>;
+type WorkerState = Option<thread::Result<()>>;
 
 /// Threads that wait for work.
 struct Workers {
@@ -86,13 +86,13 @@ impl Workers {
 /// A worker, as the runtime sees it. It ends when this is dropped.
 struct Worker {
     turns: mpsc::Sender<Turn>,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<WorkerState>,
 }
 
 /// The runtime, as a worker sees it.
 struct Runtime {
     turns: mpsc::Receiver<Turn>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<WorkerState>,
     /// Of the task that stands for the work.
     waker: Option<Waker>,
 }

@@ -66,16 +66,16 @@ impl<'a> Client<'a> {
     /// Does one job, and notes how it ended.
     fn one(&mut self, job: Job) -> Result<()> {
         let (running, life) = self.start(job)?;
-        let fate = match self.noise.between(0, 8) {
+        let mut fate = match self.noise.between(0, 8) {
             0 | 1 if !self.soak.is_short => Some(Signal::Kill),
             0..=2 => Some(Signal::Interrupt),
             _ => None,
         };
         let moment = Duration::from_millis(self.noise.between(0, MAX_LIFE_MS));
-        let dies = fate.is_some() && !running.ends_within(moment)?;
-        if let Some(signal) = fate.filter(|_| dies) {
-            running.signal(signal)?;
+        if fate.is_some() && running.ends_within(moment)? {
+            fate = None;
         }
+        fate.map_or(Ok(()), |signal| running.signal(signal))?;
         let ended = running.wait(LIMIT)?;
         if ended.code == Some(0) {
             self.expect_equal(job).context("it says that it is done")?;
@@ -83,7 +83,7 @@ impl<'a> Client<'a> {
             return Ok(());
         }
         self.sync_from = if job == Job::Sync { Instant::now() + SYNC_PAUSE } else { self.sync_from };
-        let how = match fate.filter(|_| dies) {
+        let how = match fate {
             Some(Signal::Kill) => "killed",
             Some(_) => "interrupted",
             None if self.soak.life.lock().number != life => "lost with the server",

@@ -205,8 +205,7 @@ impl Provider {
         let files = CUT_FILES.len() as u64;
         self.manifest(CUT_FILES.map(|name| file(name, CUT_FILE_LEN_BYTES))).await?;
         let mut number = 0_u64;
-        loop {
-            let Some(record) = self.record().await? else { return Ok(()) };
+        while let Some(record) = self.record().await? {
             let ReceiverRecord::WantSignatures { span, average_bytes } = record else { continue };
             let end = span.offset_bytes + span.len_bytes;
             // Beyond the last one that is asked for, so that what the victim keeps of all is kept by then.
@@ -220,15 +219,14 @@ impl Provider {
                     number += 1;
                     // The last one of a span ends with it.
                     let len_bytes = if at < end { len_bytes.min(end - at) } else { len_bytes };
-                    part.signatures.push(BlockSignature {
-                        len_bytes: u32::try_from(len_bytes)?,
-                        digest: invented(number),
-                    });
-                    at += len_bytes;
+                    let (digest, len_bytes) = (invented(number), u32::try_from(len_bytes)?);
+                    part.signatures.push(BlockSignature { len_bytes, digest });
+                    at += u64::from(len_bytes);
                 }
                 self.say(&ProviderRecord::Signatures(part)).await?;
             }
         }
+        Ok(())
     }
 
     fn goes_on(&mut self) {

@@ -10,7 +10,7 @@ use shiplane_transport::Identity;
 use tokio_util::sync::DropGuard;
 
 use super::provider::{Provider, Telling};
-use super::{Lie, in_background, runtime};
+use super::{Lie, in_background};
 use crate::peers::peer::{DIGESTS, Dialler, NO_FILTERS, Server, accept_records, call, patient, transfer_id};
 use crate::peers::{enough, tell};
 
@@ -32,23 +32,22 @@ impl LyingPusher {
             .decode(ticket.secret().to_text().as_bytes())?
             .try_into()
             .map_err(|_| anyhow!("a secret of another length"))?;
-        let runtime = runtime()?;
-        let (dialler, provider) = runtime.block_on(async {
+        let (ended, under_way) = mpsc::channel();
+        let ((), end) = in_background(async || {
             let mut dialler = Dialler::new(&server, patient())?;
             let connection = dialler.dial()?.await?;
             // It carries no other call (SPEC 5.12).
             call(&connection, "ticket.redeem", &(secret, "", "")).await?;
-            let telling = Telling { lie, entries, goes_on: None };
-            anyhow::Ok((dialler, begin(&connection, 0, telling).await?))
+            let provider = begin(&connection, 0, Telling { lie, entries, goes_on: None }).await?;
+            let push = async move {
+                // They live as long as the push.
+                let (_ended, _dialler) = (ended, dialler);
+                // However it ends, the server has ended it.
+                let _told = provider.tell().await;
+            };
+            Ok(((), push))
         })?;
-        let (ended, under_way) = mpsc::channel();
-        let push = async move {
-            // They live as long as the push.
-            let (_ended, _dialler) = (ended, dialler);
-            // However it ends, the server has ended it.
-            let _told = provider.tell().await;
-        };
-        Ok(Self { under_way, _end: in_background(runtime, push) })
+        Ok(Self { under_way, _end: end })
     }
 
     /// Waits until the server has ended the push; whether it has within `limit`.
@@ -70,15 +69,13 @@ pub(crate) async fn push(server: &Server, count: usize, lies: &[Lie], entries: u
         pushes.spawn(provider.tell());
     }
     let began = Instant::now();
+    let all_ended = async { while pushes.join_next().await.is_some() {} };
     let mut enough = std::pin::pin!(enough());
-    loop {
-        tokio::select! {
-            () = &mut enough => break,
-            ended = pushes.join_next() => if ended.is_none() {
-                tell(&[("ended after ms", began.elapsed().as_millis() as u64)])?;
-                enough.await;
-                break;
-            }
+    tokio::select! {
+        () = &mut enough => {}
+        () = all_ended => {
+            tell(&[("ended after ms", began.elapsed().as_millis() as u64)])?;
+            enough.await;
         }
     }
     tell(&[("under way", pushes.len() as u64)])?;

@@ -12,7 +12,7 @@ use shiplane_wire::{TransferId, records_opening};
 use tokio_util::sync::DropGuard;
 
 use super::provider::{Provider, Telling};
-use super::{HUGE, Lie, in_background, runtime};
+use super::{HUGE, Lie, in_background};
 use crate::peers::peer::{HEAD, patient, send_envelope};
 
 /// A lying server on a thread of its own. It ends when dropped.
@@ -26,20 +26,18 @@ pub struct LyingServer {
 impl LyingServer {
     /// Starts it on loopback. A lie about entries has this number of them.
     pub fn start(lie: Lie, entries: u32) -> Result<Self> {
-        let runtime = runtime()?;
         let (goes_on, heard) = mpsc::channel();
-        let identity = Identity::generate()?;
-        let trust = Trust::ask(|_| Admission::Trusted);
-        let mut config = test_support::server_config(&identity, &trust, &[b"shiplane/1"])?;
-        config.transport_config(Arc::new(patient()));
-        let endpoint = {
-            let _entered = runtime.enter();
-            quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?
-        };
-        let at = endpoint.local_addr()?.to_string().parse()?;
-        let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?).to_string();
-        let serving = serve(endpoint, Telling { lie, entries, goes_on: Some(goes_on) });
-        Ok(Self { ticket, goes_on: heard, _end: in_background(runtime, serving) })
+        let (ticket, end) = in_background(async || {
+            let identity = Identity::generate()?;
+            let trust = Trust::ask(|_| Admission::Trusted);
+            let mut config = test_support::server_config(&identity, &trust, &[b"shiplane/1"])?;
+            config.transport_config(Arc::new(patient()));
+            let endpoint = quinn::Endpoint::server(config, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+            let at = endpoint.local_addr()?.to_string().parse()?;
+            let ticket = Ticket::for_everything(identity.peer_id(), at, TicketSecret::random()?);
+            Ok((ticket.to_string(), serve(endpoint, Telling { lie, entries, goes_on: Some(goes_on) })))
+        })?;
+        Ok(Self { ticket, goes_on: heard, _end: end })
     }
 
     /// What `shiplane get` takes for a source.

@@ -8,7 +8,6 @@ mod errno;
 mod mishap;
 mod points;
 mod power;
-mod random;
 mod trace;
 
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ use xtask::driver::Shiplane;
 use xtask::scratch::Scratch;
 use xtask::units;
 
-use self::random::Victim;
+use self::mishap::Victim;
 use crate::measure::slow;
 use crate::run::Missing;
 
@@ -102,7 +101,7 @@ fn run_series(args: &Args, shiplane: &Shiplane, rows: &mut Vec<Vec<String>>) -> 
         rows.extend(match series {
             Series::Points => points::run(&fixture()?, args.short)?,
             Series::Errno => errno::run(&fixture()?, args.short)?,
-            Series::Random => random::run(shiplane, few(args.kills), args.victim, args.seed)?,
+            Series::Random => mishap::run(shiplane, few(args.kills), args.victim, args.seed)?,
             Series::Power => power::run(shiplane, few(args.cuts), args.seed)?,
             Series::Slow => slow::run(shiplane, args.short)?,
         });

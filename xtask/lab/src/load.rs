@@ -7,26 +7,23 @@
 //! address space, so that one that is taken in harms nothing else here.
 
 mod clients;
-mod peers;
 mod scenarios;
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use xtask::driver::{Access, Server, Shiplane, Verb};
-use xtask::process;
+use xtask::process::Running;
 use xtask::scratch::Scratch;
 use xtask::{dataset, interrupt, tree, units};
 
-use self::peers::PeerProcess;
-pub(crate) use self::peers::command_to;
 pub(crate) use self::scenarios::CAP_BYTES;
 use self::scenarios::Scenario;
-use crate::peers::name_of;
+use crate::peers::{Kind, name_of};
 use crate::stats::ProcessStats;
 
 /// The arguments.
@@ -91,6 +88,61 @@ impl Report {
 
 pub(crate) fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Peers of a kind, not yet started: they end when their standard input does.
+fn command(kind: Kind) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command
+        .args(["peers", &name_of(kind)])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    Ok(command)
+}
+
+/// Peers with keys that `server` knows.
+pub(crate) fn command_to(kind: Kind, count: u64, server: &Server, keys: &Path) -> Result<Command> {
+    let (id, address) = server.id_and_address()?;
+    let mut command = command(kind)?;
+    command.args(["--server", address, "--id", id, "--count", &count.to_string()]).arg("--keys").arg(keys);
+    Ok(command)
+}
+
+/// A running load. Killed when dropped.
+struct PeerProcess {
+    running: Running,
+    told: Vec<String>,
+}
+
+impl PeerProcess {
+    /// Starts it and waits until all peers are connected.
+    fn start(command: &mut Command) -> Result<Self> {
+        let running = Running::start(PEERS, command)?;
+        let Some(ready) = running.next_line(READY_LIMIT)? else { bail!("the peers do not start") };
+        Ok(Self { running, told: vec![ready] })
+    }
+
+    /// What it said when it was ready.
+    fn ready(&self) -> &str {
+        &self.told[0]
+    }
+
+    /// Whether it has something to say before it is ended.
+    fn says_something_within(&mut self, limit: Duration) -> Result<bool> {
+        let line = self.running.next_line(limit)?;
+        let says = line.is_some();
+        self.told.extend(line);
+        Ok(says)
+    }
+
+    /// Ends it and returns its report.
+    fn stop(self) -> Result<String> {
+        let Self { mut running, mut told } = self;
+        running.close_stdin();
+        told.extend(running.wait(END_LIMIT)?.expect_success(PEERS)?.lines);
+        Ok(told.join(", "))
+    }
 }
 
 /// What all scenarios share.
@@ -186,7 +238,7 @@ impl Fixture {
             let mut command = self.shiplane.client(Verb::Get, &copy, &server.ticket_for("large"), &home);
             command.args(["--durability", "verified", "--quiet"]).stdout(Stdio::null());
             let started = Instant::now();
-            process::Running::start(GET, &mut command)?.wait(GET_LIMIT)?.expect_success(GET)?;
+            Running::start(GET, &mut command)?.wait(GET_LIMIT)?.expect_success(GET)?;
             times.push(started.elapsed());
             tree::expect_same_content(&self.file, &copy)?;
             fs::remove_file(&copy).context("cannot remove the copy")?;
@@ -286,3 +338,10 @@ const GET_LIMIT: Duration = Duration::from_secs(60);
 
 /// The idle timeout and some more: until then a peer that has gone may pass for a quiet one.
 const SETTLE_LIMIT: Duration = Duration::from_secs(40);
+
+const PEERS: &str = "the peers";
+
+/// Ten thousand handshakes that are not answered take their time.
+const READY_LIMIT: Duration = Duration::from_secs(180);
+
+const END_LIMIT: Duration = Duration::from_secs(30);

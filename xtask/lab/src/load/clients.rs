@@ -10,9 +10,8 @@ use anyhow::{Context as _, Result};
 use xtask::process::{Running, Signal};
 use xtask::units;
 
-use super::peers::{self, PeerProcess};
 use super::scenarios::{CAP_BYTES, PATIENCE};
-use super::{Fixture, Report, joined};
+use super::{Fixture, PeerProcess, Report, command, joined};
 use crate::peers::hostile::{ENTRIES, Lie};
 use crate::peers::{Kind, name_of};
 
@@ -81,7 +80,7 @@ fn play(fixture: &Fixture, case: &Case) -> Result<Outcome> {
     fs::create_dir(&place).context("cannot make a directory")?;
     let entries = if fixture.short { SHORT_ENTRIES } else { ENTRIES };
     // In a process of its own: no child's peak memory is below its parent's.
-    let mut command = peers::command(Kind::LyingServer)?;
+    let mut command = command(Kind::LyingServer)?;
     command.args(["--lie", &name_of(case.lie), "--entries", &entries.to_string()]);
     let liar = PeerProcess::start(&mut command)?;
     let copy = place.join("copy");

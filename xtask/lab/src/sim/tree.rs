@@ -15,7 +15,7 @@ use xtask::tree::Difference;
 
 use crate::sim::{oracle::Violation, world::set_up};
 
-/// By path: the content of a file, nothing for a directory, for a link [`link_to`] what it points to.
+/// By path: the content of a file, nothing for a directory, for a link a mark and what it points to.
 pub type Tree = BTreeMap<String, Option<Vec<u8>>>;
 
 /// A few directories, and files in them, of which some are alike.

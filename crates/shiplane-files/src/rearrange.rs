@@ -15,10 +15,7 @@ use crate::{
     resolve::check_names,
     source::SourceRoot,
     sparse,
-    state::{
-        ActiveFile, DIRECTORY_MODES, FileState as ActiveState, KEPT_DIRECTORY_MODES, Link, Metadata,
-        OWNER_DIRECTORY_MODE,
-    },
+    state::{ActiveFile, DIRECTORY_MODES, FileState as ActiveState, Link, Metadata, OWNER_DIRECTORY_MODE},
     sync::{FileState, LinkState, Stamp},
 };
 use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, Mtime, RelPath};
@@ -227,14 +224,16 @@ impl Destination {
         let parent = self.parts.site.parent_of(path)?;
         match platform::make_dir(&parent.dir, path.file_name(), OWNER_DIRECTORY_MODE) {
             Ok(()) => {
-                // From the start: if this sync is cut, the next one finds it as it is to be.
-                let mode = Metadata::from(stamp).mode.unwrap_or(USUAL_DIRECTORY_MODE);
-                let mut mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
                 let site = &self.parts.site;
                 if site.keeps_modes {
-                    // What it has from the directory that it is in.
-                    let found = platform::stat(&parent.dir, path.file_name());
-                    mode |= found.map_or(0, |found| found.mode & KEPT_DIRECTORY_MODES);
+                    let usual = || {
+                        // With what it has from the directory that it is in.
+                        let found = platform::stat(&parent.dir, path.file_name());
+                        USUAL_DIRECTORY_MODE | found.map_or(0, |found| found.mode)
+                    };
+                    // From the start: if this sync is cut, the next one finds it as it is to be.
+                    let mode = Metadata::from(stamp).mode.unwrap_or_else(usual) & DIRECTORY_MODES;
+                    let mode = mode | OWNER_DIRECTORY_MODE;
                     let set = platform::set_mode_at(&parent.dir, path.file_name(), mode);
                     site.settled(Some(path), Some(path), set)?;
                 }

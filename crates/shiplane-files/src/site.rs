@@ -28,9 +28,7 @@ use crate::{
     resolve::{Created, ResolvedDestination},
     shape::Shape,
     sparse,
-    state::{
-        DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, Link, Metadata, OWNER_DIRECTORY_MODE, Summary,
-    },
+    state::{DIRECTORY_MODES, FILE_MODES, Link, Metadata, OWNER_DIRECTORY_MODE, Summary},
 };
 
 /// How to receive.
@@ -362,8 +360,8 @@ impl Site {
     pub(super) fn settle_directory(&self, dir: &Dir, wanted: &Metadata) -> io::Result<bool> {
         let found = platform::stat_open(dir)?;
         let Metadata { mode, mtime, .. } = *wanted;
-        let wanted = |mode| (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
-        let mode = mode.map_or(found.mode, wanted);
+        // Also without the setgid bit that it may have from the directory that it is in.
+        let mode = mode.map_or(found.mode, |mode| mode & DIRECTORY_MODES);
         let (has_other_mode, has_other_time) = (self.keeps_modes && found.mode != mode, found.mtime != mtime);
         if has_other_mode {
             platform::set_mode(dir, mode)?;

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use shiplane_wire::{LinkTarget, Mtime};
 
+use super::super::manifest::LinkState;
 use super::*;
 
 mod one_way;

@@ -88,8 +88,7 @@ impl JournalState {
             JournalRecord::Dropped(ids) => self.each_known(&ids, Self::dropped),
         };
         if self.cost_bytes > MAX_COST_BYTES {
-            // A number is not used twice.
-            *self = Self { next_id: self.next_id, next_chunk: self.next_chunk, ..Self::default() };
+            drop(self.forget_all());
         }
         applied
     }
@@ -174,6 +173,15 @@ impl JournalState {
             }
         }
         unsettled
+    }
+
+    /// The files that may have a temporary file, settled or not, all of which are forgotten.
+    pub(super) fn forget_all(&mut self) -> Vec<(u64, RelPath)> {
+        // A number is not used twice.
+        let none = Self { next_id: self.next_id, next_chunk: self.next_chunk, ..Self::default() };
+        let Self { files, superseded, .. } = std::mem::replace(self, none);
+        let files = files.into_iter().filter(|(_, file)| file.state != OldFileState::Published);
+        superseded.into_iter().chain(files.map(|(id, file)| (id, file.path))).collect()
     }
 
     fn begun(&mut self, id: u64, size_bytes: u64, version: Version, path: RelPath) -> Option<()> {

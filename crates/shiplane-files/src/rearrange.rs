@@ -263,7 +263,7 @@ impl Destination {
         let source = self.parts.site.parent_of(from)?;
         let source = platform::open_file(&source.dir, from.file_name()).map_err(reading)?;
         let to = &entry.path;
-        let mut file = ActiveFile::new(entry, to.clone(), self.parts.planner.resume.fresh_id());
+        let mut file = ActiveFile::new(entry, to.clone(), self.parts.store.fresh_id());
         let store = &self.parts.store;
         file.is_begun = true;
         store.record(|batch| batch.begun(file.id, file.size_bytes, file.version, to))?;
@@ -285,7 +285,7 @@ impl Destination {
         let (algorithm, holes) = (self.parts.site.options.digest, sparse::holes_in(&source, file.size_bytes));
         let digest = sparse::hash_content(algorithm, &holes, file.size_bytes, read, copy)?;
         if !was_as_long || !is_as_long()? || expected.is_some_and(|expected| expected != digest) {
-            store.drop_files(&[&file])?;
+            store.drop_file(&file)?;
             return Ok(false);
         }
         store.seal(&file, &temp)?;

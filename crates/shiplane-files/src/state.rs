@@ -211,6 +211,9 @@ impl ActiveFile {
 /// The size of a file that comes in parts, until the last is here. No file is so long.
 pub(super) const UNKNOWN_SIZE: u64 = u64::MAX;
 
+/// Of what cannot be resumed.
+pub(super) const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);
+
 /// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
 pub(super) const FILE_MODES: u32 = 0o777;
 

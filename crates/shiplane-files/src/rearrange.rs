@@ -271,14 +271,11 @@ impl Destination {
         let is_as_long = || Ok(platform::stat_open(&source).map_err(reading)?.size_bytes == file.size_bytes);
         let was_as_long = is_as_long()?;
         let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
-        // What is not written reads as zeros.
+        // Holes are not written, and read as zeros.
         let sized = platform::set_len(&temp, file.size_bytes);
         sized
             .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))?;
         let copy = |at, part: &[u8]| {
-            if part.iter().all(|byte| *byte == 0) {
-                return Ok(());
-            }
             platform::write_all_at(&temp, at, part)
                 .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))
         };

@@ -194,6 +194,7 @@ impl CutSeries {
             cut_at_the_end: false,
             trap: false,
             attributes: false,
+            holes: false,
             source_changes_at: None,
             lie: None,
         }

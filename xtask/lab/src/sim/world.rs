@@ -166,14 +166,12 @@ impl World {
             names.reverse();
         }
         let [client, server] = names;
-        Ok(Self {
-            client: Machine::new(scratch.join("client"), client, 1)?.into(),
-            server: Machine::new(scratch.join("server"), server, 2)?.into(),
-            rng: rng.into(),
-            began: Instant::now(),
-            network,
-            scenario,
-        })
+        let client: Arc<_> = Machine::new(scratch.join("client"), client, 1)?.into();
+        let server: Arc<_> = Machine::new(scratch.join("server"), server, 2)?.into();
+        for machine in [&client, &server].into_iter().filter(|_| scenario.holes) {
+            tree::pass_on_group(&machine.files())?;
+        }
+        Ok(Self { client, server, rng: rng.into(), began: Instant::now(), network, scenario })
     }
 
     /// From now on the disks fail.

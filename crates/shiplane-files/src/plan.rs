@@ -11,7 +11,6 @@ use crate::{
     error::{DestinationError, Operation},
     existing::Existing,
     hard_links::{LinkedFile, LinkedFileState, LinkedFiles, Name},
-    left_out::LeftOut,
     lock,
     platform::{self, Kind, Stat},
     publish::Publisher,
@@ -430,11 +429,8 @@ impl Planner {
             Name::Of(first) => Ok(Some(first)),
             Name::OfForgotten => {
                 if !std::mem::replace(&mut lock(&self.state).has_forgotten_links, true) {
-                    let reason = LeftOutReason::HardLink;
                     let error = DestinationError::TooManyHardLinks { path: self.site.show(&entry.path) };
-                    let path = Some(entry.path.clone());
-                    let (error, is_told) = (Arc::new(error), true);
-                    self.site.left_outs.add(LeftOut { entry: None, path, reason, error, is_told });
+                    self.site.leave_out(None, &entry.path, error)?;
                 }
                 Ok(None)
             }

@@ -18,7 +18,7 @@ use crate::{
     state::{ActiveFile, DIRECTORY_MODES, FileState as ActiveState, Link, Metadata, OWNER_DIRECTORY_MODE},
     sync::{FileState, LinkState, Stamp},
 };
-use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, Mtime, RelPath};
+use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, RelPath};
 
 impl Destination {
     /// Takes the lock of the dataset that `root` is. It is held for as long as this destination or a writer of
@@ -116,13 +116,11 @@ impl Destination {
     pub fn create_link(
         &self,
         path: &RelPath,
-        target: &LinkTarget,
-        mtime: Mtime,
+        link: &LinkState,
         attributes: Option<&Attributes>,
         replaces: bool,
     ) -> Result<(), DestinationError> {
-        let link = Link { target: target.clone(), mtime, attributes: attributes.cloned() };
-        self.lay_link(path, &link, replaces)?;
+        self.lay_link(path, &described(link, attributes), replaces)?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -136,9 +134,7 @@ impl Destination {
     ) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let parent = site.parent_of(path)?;
-        let LinkState { target, mtime } = link.clone();
-        let link = Link { target, mtime, attributes: attributes.cloned() };
-        site.describe_link(&parent.dir, path.file_name(), path, &link)?;
+        site.describe_link(&parent.dir, path.file_name(), path, &described(link, attributes))?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -303,6 +299,11 @@ impl Destination {
             .map_err(|error| self.parts.site.failed(Operation::Remove, path, error))?;
         self.parts.publisher.removed(path, parent.device)
     }
+}
+
+fn described(link: &LinkState, attributes: Option<&Attributes>) -> Link {
+    let LinkState { target, mtime } = link.clone();
+    Link { target, mtime, attributes: attributes.cloned() }
 }
 
 /// Of a directory whose mode is unknown: what most umasks leave.

@@ -19,7 +19,6 @@ use crate::{
     handles::{Handles, SharedFile},
     journal::{Journal, Opened},
     journal_state::JournalState,
-    left_out::LeftOut,
     lock,
     platform::{self, Kind, Need, Needs},
     record::Batch,
@@ -486,9 +485,9 @@ impl ChunkStore {
         file: &ActiveFile,
         error: DestinationError,
     ) -> Result<(), DestinationError> {
-        let Some(reason) = error.left_out_reason(self.site.options.existing.goes_on()) else {
+        if error.left_out_reason(self.site.options.existing.goes_on()).is_none() {
             return Err(error);
-        };
+        }
         let mut state = lock(&self.state);
         let now =
             state.files.get_mut(&entry).filter(|now| now.id == file.id && now.state == FileState::Filling);
@@ -496,9 +495,7 @@ impl ChunkStore {
         let Some(now) = now else { return Ok(()) };
         now.state = FileState::LeftOut;
         drop(state);
-        let (entry, path) = (Some(entry), Some(file.path.clone()));
-        self.site.left_outs.add(LeftOut { entry, path, reason, error: error.into(), is_told: false });
-        Ok(())
+        self.site.leave_out_as(Some(entry), Some(&file.path), error, false).map(drop)
     }
 
     pub(super) fn may_have_orphaned_temps(&self) -> bool {

@@ -354,11 +354,12 @@ impl Site {
         // Also without the setgid bit that it may have from the directory that it is in.
         let mode = mode.map_or(found.mode, |mode| mode & DIRECTORY_MODES);
         let (has_other_mode, has_other_time) = (self.keeps_modes && found.mode != mode, found.mtime != mtime);
-        if has_other_mode {
-            platform::set_mode(dir, mode)?;
-        }
         if has_other_time {
             platform::set_mtime(dir, mtime)?;
+        }
+        // Of the two, what may not be permitted though the directory is ours.
+        if has_other_mode {
+            platform::set_mode(dir, mode)?;
         }
         Ok(has_other_mode || has_other_time)
     }

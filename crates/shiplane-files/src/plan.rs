@@ -390,7 +390,8 @@ impl Planner {
                 if found.mtime == entry.mtime && keeps {
                     return Ok(self.identical());
                 }
-                if found.mtime == entry.mtime && !self.site.options.verify {
+                let verifies = self.site.options.verify || self.store.has_failed_sync();
+                if found.mtime == entry.mtime && !verifies {
                     self.site.mend_mode(&entry.into(), &target, &found)?;
                     return self.identical_as(index, entry, target, &found);
                 }
@@ -499,6 +500,9 @@ impl Planner {
         };
         let found = platform::stat_open(&file)
             .map_err(|error| self.site.failed(Operation::Examine, target, error))?;
+        if self.store.has_failed_sync() {
+            platform::forget_cached(&file);
+        }
         let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
         Ok(if is_same { Found::SameSize(file) } else { Found::Different })
     }

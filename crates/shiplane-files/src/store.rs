@@ -230,6 +230,12 @@ impl ChunkStore {
         self.poison(&begun);
         let left = lock(&self.earlier).forget_all();
         self.lose(left.into_iter());
+        let _ = self.record(Batch::sync_failed);
+    }
+
+    /// Whether that has happened in an earlier run: a file counts as the same then only if the disk has it.
+    pub(super) fn has_failed_sync(&self) -> bool {
+        lock(&self.earlier).has_failed_sync
     }
 
     /// Removes temporary files, and notes that nothing is kept of them.

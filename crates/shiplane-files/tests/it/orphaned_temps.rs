@@ -2,6 +2,7 @@
 
 use shiplane_wire::{LeftOutReason, Span};
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -198,9 +199,9 @@ fn lost_bytes_that_cannot_be_removed_do_not_count_as_kept_either() {
 }
 
 #[test]
-fn a_failed_sync_at_the_end_is_told_as_one_of_a_whole_file_system() {
+fn after_a_failed_sync_at_the_end_files_are_the_same_only_if_the_disk_has_them() {
     let temp = TempDir::new().unwrap();
-    let tree = small();
+    let tree = small().file("large", noise(100, 2000));
     receive(open_with(temp.path(), overwriting()), &tree).unwrap();
     let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
     assert_eq!(again.missing_bytes(), 0);
@@ -212,4 +213,14 @@ fn a_failed_sync_at_the_end_is_told_as_one_of_a_whole_file_system() {
     // A later attempt would prove nothing.
     let error = dest.finish().unwrap_err();
     assert!(matches!(error, DestinationError::Poisoned { source: None, .. }), "{error}");
+    // What the disk has of one of them is another thing than the cache had, and the time is the same.
+    let file = fs::File::options().write(true).open(temp.path().join("large")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[0; 1000], 0).unwrap();
+    file.set_modified(modified).unwrap();
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(again.missing_bytes(), 2000);
+    let summary = again.complete().unwrap();
+    assert_eq!((summary.identical_files, summary.published_files), (20, 1));
+    assert_equal(temp.path(), &tree);
 }

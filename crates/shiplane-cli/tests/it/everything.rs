@@ -382,12 +382,15 @@ fn a_setgid_bit_that_a_user_may_not_set_is_named() {
         (["get", server.ticket(), "got/copy"], "got/copy/shared"),
         (["get", server.ticket(), "got/copy"], "got/copy/shared"),
         (["sync", "synced", server.ticket()], "synced/shared"),
+        (["sync", "synced", server.ticket()], "synced/shared"),
     ] {
         nobody.run(&command).told(9, "shared");
         let shared = nobody.place.path().join(shared);
         assert_eq!(fs::read(shared.join("file")).unwrap(), b"content");
         let found = fs::metadata(shared).unwrap();
         assert_eq!((found.mode() & 0o7777, found.mtime(), found.mtime_nsec()), (0o775, 1_600_000_000, 7));
+        // Nor does a sync carry the other mode back.
+        assert_eq!(fs::metadata(there.file("src/shared")).unwrap().mode() & 0o7777, 0o2775);
     }
 }
 

@@ -11,6 +11,7 @@ use thiserror::Error;
 pub use self::one_way::{OneWay, plan_one_way};
 use super::conflict::name_of;
 use super::manifest::{FileState, Manifest, Node, Stamp, side_by_side};
+use crate::state::FILE_MODES;
 
 /// One of the two that are brought together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -383,7 +384,7 @@ fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
     let later = match ours.mtime.cmp(&theirs.mtime) {
         Ordering::Greater => ours.mode,
         Ordering::Less => theirs.mode,
-        Ordering::Equal => ours.mode.min(theirs.mode),
+        Ordering::Equal => stricter(ours.mode, theirs.mode),
     };
     Stamp {
         mode: merge_modes(was, ours, theirs, later),
@@ -395,7 +396,7 @@ fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
 fn merge_directories(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
     let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);
     Stamp {
-        mode: merge_modes(was, ours, theirs, ours.mode.min(theirs.mode)),
+        mode: merge_modes(was, ours, theirs, stricter(ours.mode, theirs.mode)),
         mtime: mtime.unwrap_or_else(|| ours.mtime.min(theirs.mtime)),
     }
 }
@@ -466,6 +467,11 @@ fn merge_modes(was: Option<Stamp>, ours: Stamp, theirs: Stamp, both_changed: u32
         (Stamp::UNKNOWN_MODE, known) | (known, Stamp::UNKNOWN_MODE) => known,
         (ours, theirs) => changed(was.map(|was| was.mode), ours, theirs).unwrap_or(both_changed),
     }
+}
+
+/// The permissions that both give, and what else either has.
+fn stricter(ours: u32, theirs: u32) -> u32 {
+    (ours & theirs & FILE_MODES) | ((ours | theirs) & !FILE_MODES)
 }
 
 /// What both have, or what the one has that has changed it; `None` if both have.

@@ -121,13 +121,11 @@ impl Destination {
         let parent = site.parent_of(path)?;
         let id = store.begin_name(path)?;
         let laid = self.lay_temporary_link(&parent, id, path, link, replaces);
-        if let Err(error) = laid {
-            store.drop_temp(id, path)?;
-            return Err(error);
-        }
+        store.drop_temp(id, path)?;
+        laid?;
         publisher.changed(path.parent(), parent.device);
         site.count(|summary| summary.links += 1);
-        store.record(|batch| batch.published(&[id]))
+        Ok(())
     }
 
     fn lay_temporary_link(

@@ -305,7 +305,9 @@ impl ChunkStore {
     /// Notes a temporary name of which nothing can be resumed. Gives its number.
     pub(super) fn begin_name(&self, path: &RelPath) -> Result<u64, DestinationError> {
         let id = self.fresh_id();
-        self.record(|batch| batch.begun(id, 0, NO_VERSION, path)).map(|()| id)
+        self.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
+        self.take_up(id, path);
+        Ok(id)
     }
 
     pub(super) fn record(&self, fill: impl FnOnce(&mut Batch)) -> Result<(), DestinationError> {
@@ -458,11 +460,10 @@ impl ChunkStore {
     /// Removes a temporary file, if it is there.
     pub(super) fn remove_temp(&self, id: u64, target: &RelPath) -> Result<(), DestinationError> {
         // Else its directory is gone or is another thing now, and the file with it.
-        let Ok(parent) = self.site.dirs.parent_of(target) else {
-            return Ok(());
-        };
-        platform::remove_if_there(&parent.dir, self.site.key.temp_name(id).as_bytes())
-            .map_err(|error| self.site.failed(Operation::Remove, target, error))?;
+        if let Ok(parent) = self.site.dirs.parent_of(target) {
+            platform::remove_if_there(&parent.dir, self.site.key.temp_name(id).as_bytes())
+                .map_err(|error| self.site.failed(Operation::Remove, target, error))?;
+        }
         lock(&self.state).temps.remove(&id);
         Ok(())
     }
@@ -537,8 +538,12 @@ impl ChunkStore {
 
     /// Everything is done: removes the journal if it is the `last` run that needs it.
     pub(super) fn finish(&self, last: bool) -> Result<(), DestinationError> {
-        lock(&self.state).is_finished = true;
-        if last { lock(&self.journal).remove() } else { Ok(()) }
+        let mut state = lock(&self.state);
+        state.is_finished = true;
+        // What could not be removed is the next run's to find.
+        let is_needed = !last || !state.temps.is_empty();
+        drop(state);
+        if is_needed { Ok(()) } else { lock(&self.journal).remove() }
     }
 
     /// Holds the lock of the dataset that this is one side of.

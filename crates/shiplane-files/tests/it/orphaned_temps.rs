@@ -4,7 +4,7 @@ use shiplane_wire::{LeftOutReason, Span};
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use shiplane_files::internals::{DestinationError, disk::Change};
 use tempfile::TempDir;
@@ -223,4 +223,24 @@ fn after_a_failed_sync_at_the_end_files_are_the_same_only_if_the_disk_has_them()
     let summary = again.complete().unwrap();
     assert_eq!((summary.identical_files, summary.published_files), (20, 1));
     assert_equal(temp.path(), &tree);
+}
+
+/// Seed 20501 of the simulation.
+#[test]
+fn the_temporary_name_of_a_link_that_cannot_be_removed_is_the_next_runs_to_find() {
+    let temp = TempDir::new().unwrap();
+    let tree = Tree::default().dir("d").link("d/l", "target");
+    let transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    // It is made, but gets neither its name nor lost.
+    let calls = AtomicU32::new(0);
+    let broken = BrokenDisk::below(temp.path(), move |change, at| {
+        let is_name = at.ends_with("d") && matches!(change, Change::Name | Change::Unname);
+        is_name && calls.fetch_add(1, Ordering::Relaxed) >= 2
+    });
+    assert_eq!(transfer.complete_what_goes().len(), 1);
+    drop(broken);
+    assert_eq!(own_names(temp.path()).len(), 2, "the journal and the link");
+    Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap().complete().unwrap();
+    assert_eq!(own_names(temp.path()), [""; 0].map(std::path::PathBuf::from));
+    assert!(temp.path().join("d/l").is_symlink());
 }

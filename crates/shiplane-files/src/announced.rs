@@ -9,6 +9,7 @@ use shiplane_wire::{Attributes, LinkTarget, Mtime, RelPath};
 
 use crate::{
     platform,
+    record::take,
     state::{HardLink, Link, Metadata},
 };
 
@@ -185,12 +186,6 @@ fn take_text<'a>(block: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (text, rest) = block.split_at_checked(usize::try_from(len).ok()?)?;
     *block = rest;
     Some(text)
-}
-
-fn take<const LEN: usize>(block: &mut &[u8]) -> Option<[u8; LEN]> {
-    let (first, rest) = block.split_first_chunk()?;
-    *block = rest;
-    Some(*first)
 }
 
 /// No mode is this one, once it is masked.

@@ -166,7 +166,7 @@ impl Comparison {
     /// What the system says.
     pub fn compare(&self, entry: &Entry, theirs: Digest) -> Result<Plan, DestinationError> {
         let path = self.0.file.as_ref().map_or(&entry.path, |(path, _)| path);
-        let failed = |error| self.failed(Operation::Read, path, error);
+        let failed = |error| DestinationError::io(Operation::Read, path.as_bytes(), error);
         let Some(dirs) = &self.0.dirs else { return Ok(Plan::Done) };
         let file = dirs.parent_of(path).and_then(|parent| platform::open_file(&parent.dir, path.file_name()));
         let file = file.map_err(failed)?;
@@ -229,10 +229,10 @@ impl Comparison {
             {
                 return Ok(None);
             }
-            Err(error) => return Err(self.failed(Operation::Open, path, error)),
+            Err(error) => return Err(DestinationError::io(Operation::Open, path.as_bytes(), error)),
         };
         let found = platform::stat_if_there(&parent.dir, path.file_name());
-        found.map_err(|error| self.failed(Operation::Examine, path, error))
+        found.map_err(|error| DestinationError::io(Operation::Examine, path.as_bytes(), error))
     }
 
     fn found(&self, path: RelPath, is_directory: bool, how: Difference) -> Plan {
@@ -243,10 +243,6 @@ impl Comparison {
             found.unnamed += 1;
         }
         Plan::Done
-    }
-
-    fn failed(&self, operation: Operation, path: &RelPath, error: io::Error) -> DestinationError {
-        DestinationError::io(operation, path.as_bytes(), error)
     }
 }
 

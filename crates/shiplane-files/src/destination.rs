@@ -181,9 +181,9 @@ impl Destination {
 
     pub(super) fn of(site: Site, opened: Opened, shared: SharedMemory) -> Self {
         let site = Arc::new(site);
-        let store = Arc::new(ChunkStore::new(&site, opened.journal));
+        let store = Arc::new(ChunkStore::new(&site, opened, shared.journal));
         let publisher = Arc::new(Publisher::new(&site, &store));
-        let resume = ResumeState::new(&site, &store, opened.earlier, shared.journal);
+        let resume = ResumeState::new(&site, &store);
         let linked = Arc::new(LinkedFiles::new(shared.links));
         let parts = Parts {
             planner: Planner::new(&site, &store, &publisher, resume, Arc::clone(&linked)),
@@ -283,7 +283,7 @@ impl Destination {
         }
         let error = site.leave_out(Some(index), &entry.path, error)?;
         matcher.forget(index);
-        store.discard_if_there(index)?;
+        store.discard(index)?;
         self.policy.on_file(&entry.path, entry.size_bytes, FileEvent::Failed(error))?;
         Ok(Plan::LeftOut)
     }
@@ -499,7 +499,7 @@ impl Destination {
         let file = self.parts.store.discard(entry);
         self.parts.matcher.forget(entry);
         self.parts.linked.settle(&[entry], LinkedFileState::LeftOut(reason));
-        let file = file?;
+        let file = file?.ok_or(DestinationError::NotWanted { entry })?;
         self.policy.on_file(&file.path, file.size_bytes, FileEvent::NotSent(reason))
     }
 
@@ -528,7 +528,7 @@ impl Destination {
     pub fn discard_left_out(&self, entry: u64) -> Result<(), DestinationError> {
         self.parts.matcher.forget(entry);
         self.parts.linked.settle(&[entry], LinkedFileState::LeftOut(LeftOutReason::Failed));
-        self.parts.store.discard_if_there(entry)
+        self.parts.store.discard(entry).map(drop)
     }
 
     /// Lets the comparison of a large file fail soon, because its result is not needed any more.

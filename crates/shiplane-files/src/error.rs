@@ -246,11 +246,11 @@ pub enum DestinationError {
         /// The destination as it was given.
         path: String,
     },
-    /// A sync to disk failed. The file is not published and its kept bytes are dropped, because a second sync could
+    /// A sync to disk failed. What it concerns is not published and its kept bytes are dropped, because a second sync could
     /// report success for lost bytes. Check the disk.
-    #[error("cannot make {path} durable, so it was not published{}; check the disk", because(.source))]
+    #[error("cannot make {path} durable, so nothing more is published{}; check the disk", because(.source))]
     Poisoned {
-        /// The file.
+        /// The file, or the directory whose file system was to be synced.
         path: String,
         /// The system's error; `None` on a later attempt to publish the file.
         source: Option<io::Error>,

@@ -3,7 +3,7 @@
 use std::io;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{LeftOutReason, RelPath, Version, escape};
+use shiplane_wire::{LeftOutReason, RelPath, escape};
 
 use crate::{
     destination::{Destination, Parts},
@@ -117,18 +117,15 @@ impl Destination {
         link: &Link,
         replaces: bool,
     ) -> Result<(), DestinationError> {
-        let Parts { site, store, publisher, planner, .. } = &*self.parts;
+        let Parts { site, store, publisher, .. } = &*self.parts;
         let parent = site.parent_of(path)?;
-        let id = planner.resume.fresh_id();
-        store.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
+        let id = store.begin_name(path)?;
         let laid = self.lay_temporary_link(&parent, id, path, link, replaces);
-        if let Err(error) = laid {
-            store.drop_temp(id, path)?;
-            return Err(error);
-        }
+        store.drop_temp(id, path)?;
+        laid?;
         publisher.changed(path.parent(), parent.device);
         site.count(|summary| summary.links += 1);
-        store.record(|batch| batch.published(&[id]))
+        Ok(())
     }
 
     fn lay_temporary_link(
@@ -193,8 +190,7 @@ impl Destination {
         publisher.sync()?;
         if self.relies_on_others() || site.count(|_| ()).identical_files > 0 {
             // Found, not written by this run: their writer may not have synced them.
-            platform::sync_filesystem(&site.root().dir)
-                .map_err(|error| site.failed_at_root(Operation::Sync, error))?;
+            publisher.sync_filesystems_of([None].into_iter())?;
         }
         site.created.iter().try_for_each(|created| self.sync_dir(&created.parent))?;
         if !site.was_resumed || !site.created.is_empty() || site.is_beneath {
@@ -209,6 +205,3 @@ impl Destination {
         platform::sync_dir(dir).map_err(|error| self.parts.site.failed_at_root(Operation::Sync, error))
     }
 }
-
-/// Of what cannot be resumed.
-pub(super) const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);

@@ -26,6 +26,8 @@ pub(super) struct JournalState {
     next_id: u64,
     /// Files whose place in `files` another state of the same path took.
     superseded: Vec<(u64, RelPath)>,
+    /// What is here, by whomever, may be in the cache alone.
+    pub(super) has_failed_sync: bool,
 }
 
 #[derive(Debug)]
@@ -86,10 +88,13 @@ impl JournalState {
             JournalRecord::Kept(chunk) => self.kept(chunk),
             JournalRecord::Published(ids) => self.each_known(&ids, Self::published),
             JournalRecord::Dropped(ids) => self.each_known(&ids, Self::dropped),
+            JournalRecord::SyncFailed => {
+                self.has_failed_sync = true;
+                Some(())
+            }
         };
         if self.cost_bytes > MAX_COST_BYTES {
-            // A number is not used twice.
-            *self = Self { next_id: self.next_id, next_chunk: self.next_chunk, ..Self::default() };
+            drop(self.forget_all());
         }
         applied
     }
@@ -174,6 +179,16 @@ impl JournalState {
             }
         }
         unsettled
+    }
+
+    /// The files that may have a temporary file, settled or not, all of which are forgotten.
+    pub(super) fn forget_all(&mut self) -> Vec<(u64, RelPath)> {
+        // A number is not used twice.
+        let Self { next_id, next_chunk, has_failed_sync, .. } = *self;
+        let none = Self { next_id, next_chunk, has_failed_sync, ..Self::default() };
+        let Self { files, superseded, .. } = std::mem::replace(self, none);
+        let files = files.into_iter().filter(|(_, file)| file.state != OldFileState::Published);
+        superseded.into_iter().chain(files.map(|(id, file)| (id, file.path))).collect()
     }
 
     fn begun(&mut self, id: u64, size_bytes: u64, version: Version, path: RelPath) -> Option<()> {

@@ -7,7 +7,6 @@ use shiplane_wire::{Entry, LeftOutReason, RelPath};
 use crate::{
     destination::{Destination, Parts},
     error::{DestinationError, Operation},
-    finish::NO_VERSION,
     hard_links::LinkedFileState,
     plan::Plan,
     platform::{self, Kind, Stat},
@@ -127,12 +126,11 @@ impl Destination {
         first: &RelPath,
         link: &HardLink,
     ) -> Result<bool, DestinationError> {
-        let Parts { site, publisher, planner, store, .. } = &*self.parts;
+        let Parts { site, publisher, store, .. } = &*self.parts;
         let (from, to) = (site.parent_of(first)?, site.parent_of(path)?);
-        let id = planner.resume.fresh_id();
+        let id = store.begin_name(path)?;
         let temp = site.key.temp_name(id);
         let temp = temp.as_bytes();
-        store.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
         let lay = || {
             let failed = |operation| move |error| site.failed_naming(operation, path, error);
             platform::remove_if_there(&to.dir, temp).map_err(failed(Operation::Remove))?;

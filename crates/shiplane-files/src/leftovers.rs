@@ -64,8 +64,8 @@ pub fn clean(path: &Path, older_than: Duration, dry_run: bool) -> Result<CleanRe
         locked: Vec::new(),
         found: CleanReport::default(),
     };
-    let (journals, temps): (Vec<_>, Vec<_>) =
-        scan.take_own().into_iter().partition(|path| kind_of(path) == Some(OwnName::Journal));
+    let is_journal = |path: &RelPath| names::own_kind(path.file_name()) == Some(OwnName::Journal);
+    let (journals, temps): (Vec<_>, Vec<_>) = scan.take_own().into_iter().partition(is_journal);
     let journals: Vec<_> = journals.into_iter().filter(|journal| cleaning.take(journal)).collect();
     // A journal last: without it, the owner of the others would be unknown.
     temps.iter().chain(&journals).for_each(|path| cleaning.remove(path));
@@ -167,10 +167,6 @@ fn in_use_above(path: &Path) -> Vec<(Option<Vec<u8>>, Vec<u8>)> {
         }
     }
     in_use
-}
-
-fn kind_of(path: &RelPath) -> Option<OwnName> {
-    names::own_kind(path.file_name())
 }
 
 fn is_within(path: &RelPath, directory: &[u8]) -> bool {

@@ -11,7 +11,6 @@ use crate::{
     error::{DestinationError, Operation},
     existing::Existing,
     hard_links::{LinkedFile, LinkedFileState, LinkedFiles, Name},
-    left_out::LeftOut,
     lock,
     platform::{self, Kind, Stat},
     publish::Publisher,
@@ -391,7 +390,8 @@ impl Planner {
                 if found.mtime == entry.mtime && keeps {
                     return Ok(self.identical());
                 }
-                if found.mtime == entry.mtime && !self.site.options.verify {
+                let verifies = self.site.options.verify || self.store.has_failed_sync();
+                if found.mtime == entry.mtime && !verifies {
                     self.site.mend_mode(&entry.into(), &target, &found)?;
                     return self.identical_as(index, entry, target, &found);
                 }
@@ -430,11 +430,8 @@ impl Planner {
             Name::Of(first) => Ok(Some(first)),
             Name::OfForgotten => {
                 if !std::mem::replace(&mut lock(&self.state).has_forgotten_links, true) {
-                    let reason = LeftOutReason::HardLink;
                     let error = DestinationError::TooManyHardLinks { path: self.site.show(&entry.path) };
-                    let path = Some(entry.path.clone());
-                    let (error, is_told) = (Arc::new(error), true);
-                    self.site.left_outs.add(LeftOut { entry: None, path, reason, error, is_told });
+                    self.site.leave_out(None, &entry.path, error)?;
                 }
                 Ok(None)
             }
@@ -503,6 +500,9 @@ impl Planner {
         };
         let found = platform::stat_open(&file)
             .map_err(|error| self.site.failed(Operation::Examine, target, error))?;
+        if self.store.has_failed_sync() {
+            platform::forget_cached(&file);
+        }
         let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
         Ok(if is_same { Found::SameSize(file) } else { Found::Different })
     }

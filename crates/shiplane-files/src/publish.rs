@@ -223,7 +223,8 @@ impl Publisher {
             }));
         }
         if let Some(error) = first_error {
-            return Err(self.poison(&unsynced, error));
+            self.store.poison(&unsynced);
+            return Err(self.poisoned(unsynced.first().map(|(_, file)| &file.target), error));
         }
         set_failed_aside(files, settled, failed);
         Ok(())
@@ -256,7 +257,7 @@ impl Publisher {
     }
 
     /// One call for each file system that has any of these directories; `false` if there is no such call.
-    fn sync_filesystems_of(
+    pub(super) fn sync_filesystems_of(
         &self,
         directories: impl Iterator<Item = Option<RelPath>>,
     ) -> Result<bool, DestinationError> {
@@ -270,20 +271,18 @@ impl Publisher {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 // It does not say whose bytes were lost.
-                Err(error) => return Err(self.poison(&self.store.begun(), error)),
+                Err(error) => {
+                    self.store.poison_all();
+                    return Err(self.poisoned(path.as_ref(), error));
+                }
             }
         }
         Ok(true)
     }
 
-    /// After a failed sync the system may have dropped the bytes and call the file clean: a second sync
-    /// would succeed and prove nothing. So these files are never published, and what was kept of them is
-    /// removed, lest a later run find it unharmed in the cache.
-    fn poison(&self, files: &[Publishing], source: io::Error) -> DestinationError {
+    fn poisoned(&self, path: Option<&RelPath>, source: io::Error) -> DestinationError {
         lock(&self.state).is_poisoned = true;
-        self.store.poison(files);
-        let path = self.site.show_in(files.first().map(|(_, file)| &file.target));
-        DestinationError::Poisoned { path, source: Some(source) }
+        DestinationError::Poisoned { path: self.site.show_in(path), source: Some(source) }
     }
 
     /// Renames what can be renamed; gives that.

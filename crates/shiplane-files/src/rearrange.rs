@@ -15,13 +15,10 @@ use crate::{
     resolve::check_names,
     source::SourceRoot,
     sparse,
-    state::{
-        ActiveFile, DIRECTORY_MODES, FileState as ActiveState, KEPT_DIRECTORY_MODES, Link, Metadata,
-        OWNER_DIRECTORY_MODE,
-    },
+    state::{ActiveFile, DIRECTORY_MODES, FileState as ActiveState, Link, Metadata, OWNER_DIRECTORY_MODE},
     sync::{FileState, LinkState, Stamp},
 };
-use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, Mtime, RelPath};
+use shiplane_wire::{Attributes, Digest, DigestAlgorithm, Entry, EntryKind, LinkTarget, RelPath};
 
 impl Destination {
     /// Takes the lock of the dataset that `root` is. It is held for as long as this destination or a writer of
@@ -119,13 +116,11 @@ impl Destination {
     pub fn create_link(
         &self,
         path: &RelPath,
-        target: &LinkTarget,
-        mtime: Mtime,
+        link: &LinkState,
         attributes: Option<&Attributes>,
         replaces: bool,
     ) -> Result<(), DestinationError> {
-        let link = Link { target: target.clone(), mtime, attributes: attributes.cloned() };
-        self.lay_link(path, &link, replaces)?;
+        self.lay_link(path, &described(link, attributes), replaces)?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -139,9 +134,7 @@ impl Destination {
     ) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let parent = site.parent_of(path)?;
-        let LinkState { target, mtime } = link.clone();
-        let link = Link { target, mtime, attributes: attributes.cloned() };
-        site.describe_link(&parent.dir, path.file_name(), path, &link)?;
+        site.describe_link(&parent.dir, path.file_name(), path, &described(link, attributes))?;
         self.rely_on_what_is_here();
         Ok(())
     }
@@ -227,14 +220,16 @@ impl Destination {
         let parent = self.parts.site.parent_of(path)?;
         match platform::make_dir(&parent.dir, path.file_name(), OWNER_DIRECTORY_MODE) {
             Ok(()) => {
-                // From the start: if this sync is cut, the next one finds it as it is to be.
-                let mode = Metadata::from(stamp).mode.unwrap_or(USUAL_DIRECTORY_MODE);
-                let mut mode = (mode & DIRECTORY_MODES) | OWNER_DIRECTORY_MODE;
                 let site = &self.parts.site;
                 if site.keeps_modes {
-                    // What it has from the directory that it is in.
-                    let found = platform::stat(&parent.dir, path.file_name());
-                    mode |= found.map_or(0, |found| found.mode & KEPT_DIRECTORY_MODES);
+                    let usual = || {
+                        // With what it has from the directory that it is in.
+                        let found = platform::stat(&parent.dir, path.file_name());
+                        USUAL_DIRECTORY_MODE | found.map_or(0, |found| found.mode)
+                    };
+                    // From the start: if this sync is cut, the next one finds it as it is to be.
+                    let mode = Metadata::from(stamp).mode.unwrap_or_else(usual) & DIRECTORY_MODES;
+                    let mode = mode | OWNER_DIRECTORY_MODE;
                     let set = platform::set_mode_at(&parent.dir, path.file_name(), mode);
                     site.settled(Some(path), Some(path), set)?;
                 }
@@ -264,7 +259,7 @@ impl Destination {
         let source = self.parts.site.parent_of(from)?;
         let source = platform::open_file(&source.dir, from.file_name()).map_err(reading)?;
         let to = &entry.path;
-        let mut file = ActiveFile::new(entry, to.clone(), self.parts.planner.resume.fresh_id());
+        let mut file = ActiveFile::new(entry, to.clone(), self.parts.store.fresh_id());
         let store = &self.parts.store;
         file.is_begun = true;
         store.record(|batch| batch.begun(file.id, file.size_bytes, file.version, to))?;
@@ -272,21 +267,18 @@ impl Destination {
         let is_as_long = || Ok(platform::stat_open(&source).map_err(reading)?.size_bytes == file.size_bytes);
         let was_as_long = is_as_long()?;
         let read = |at, buffer: &mut [u8]| platform::read_at(&source, at, buffer).map_err(reading);
-        // What is not written reads as zeros.
+        // Holes are not written, and read as zeros.
         let sized = platform::set_len(&temp, file.size_bytes);
         sized
             .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))?;
         let copy = |at, part: &[u8]| {
-            if part.iter().all(|byte| *byte == 0) {
-                return Ok(());
-            }
             platform::write_all_at(&temp, at, part)
                 .map_err(|error| self.parts.site.failed_writing(Operation::Write, to, file.size_bytes, error))
         };
         let (algorithm, holes) = (self.parts.site.options.digest, sparse::holes_in(&source, file.size_bytes));
         let digest = sparse::hash_content(algorithm, &holes, file.size_bytes, read, copy)?;
         if !was_as_long || !is_as_long()? || expected.is_some_and(|expected| expected != digest) {
-            store.drop_files(&[&file])?;
+            store.drop_file(&file)?;
             return Ok(false);
         }
         store.seal(&file, &temp)?;
@@ -307,6 +299,11 @@ impl Destination {
             .map_err(|error| self.parts.site.failed(Operation::Remove, path, error))?;
         self.parts.publisher.removed(path, parent.device)
     }
+}
+
+fn described(link: &LinkState, attributes: Option<&Attributes>) -> Link {
+    let LinkState { target, mtime } = link.clone();
+    Link { target, mtime, attributes: attributes.cloned() }
 }
 
 /// Of a directory whose mode is unknown: what most umasks leave.

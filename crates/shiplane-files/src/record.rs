@@ -19,6 +19,8 @@ pub(crate) enum JournalRecord {
     Published(Vec<u64>),
     /// These files were given up and their temporary files removed.
     Dropped(Vec<u64>),
+    /// A sync of a whole file system has failed: what is here may be in the cache alone.
+    SyncFailed,
 }
 
 /// A chunk that was written and the digest of its bytes, span after span.
@@ -67,6 +69,10 @@ impl Batch {
 
     pub(crate) fn dropped(&mut self, ids: &[u64]) {
         self.put_ids(DROPPED, ids);
+    }
+
+    pub(crate) fn sync_failed(&mut self) {
+        self.put(SYNC_FAILED, |_| ());
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
@@ -151,6 +157,7 @@ const BEGUN: u8 = 1;
 const KEPT: u8 = 2;
 const PUBLISHED: u8 = 3;
 const DROPPED: u8 = 4;
+const SYNC_FAILED: u8 = 5;
 
 /// `false` if the input ends before `buffer` is full.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
@@ -187,6 +194,7 @@ fn decode(body: &[u8]) -> Option<JournalRecord> {
         }
         PUBLISHED => take_ids(rest).map(JournalRecord::Published),
         DROPPED => take_ids(rest).map(JournalRecord::Dropped),
+        SYNC_FAILED if rest.is_empty() => Some(JournalRecord::SyncFailed),
         _ => None,
     }
 }
@@ -205,7 +213,7 @@ fn take_u64(rest: &mut &[u8]) -> Option<u64> {
     take(rest).map(u64::from_le_bytes)
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (taken, after) = rest.split_first_chunk()?;
     *rest = after;
     Some(*taken)
@@ -237,6 +245,7 @@ mod tests {
             }),
             prop::collection::vec(any::<u64>(), 0..9).prop_map(JournalRecord::Published),
             prop::collection::vec(any::<u64>(), 0..9).prop_map(JournalRecord::Dropped),
+            Just(JournalRecord::SyncFailed),
         ]
     }
 
@@ -248,6 +257,7 @@ mod tests {
             JournalRecord::Kept(chunk) => batch.kept(chunk.digest, chunk.spans.iter().copied()),
             JournalRecord::Published(ids) => batch.published(ids),
             JournalRecord::Dropped(ids) => batch.dropped(ids),
+            JournalRecord::SyncFailed => batch.sync_failed(),
         }
     }
 

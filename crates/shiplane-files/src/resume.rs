@@ -6,10 +6,10 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    buffers::{CountedMemory, Scratch},
+    buffers::Scratch,
     error::{DestinationError, Operation},
     hash::{READ_LEN_BYTES, hash_parts},
-    journal_state::{JournalState, Left, Unverified},
+    journal_state::{Left, Unverified},
     lock, parallel,
     platform::{self, Kind, RangeSet},
     record::KeptSpan,
@@ -19,14 +19,11 @@ use crate::{
 };
 use shiplane_wire::{Hasher, RelPath};
 
-/// What earlier runs of the job have left, and what has become of it.
+/// What has become of what earlier runs of the job have left.
 #[derive(Debug)]
 pub(super) struct ResumeState {
     site: Arc<Site>,
     store: Arc<ChunkStore>,
-    earlier: Mutex<JournalState>,
-    /// For those.
-    _memory: Box<dyn CountedMemory>,
     state: Mutex<State>,
 }
 
@@ -39,19 +36,8 @@ struct State {
 }
 
 impl ResumeState {
-    pub(super) fn new(
-        site: &Arc<Site>,
-        store: &Arc<ChunkStore>,
-        earlier: JournalState,
-        memory: Box<dyn CountedMemory>,
-    ) -> Self {
-        let (site, store) = (Arc::clone(site), Arc::clone(store));
-        Self { site, store, earlier: Mutex::new(earlier), _memory: memory, state: Mutex::default() }
-    }
-
-    /// A number for a file that was never used in this journal.
-    pub(super) fn fresh_id(&self) -> u64 {
-        lock(&self.earlier).fresh_id()
+    pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>) -> Self {
+        Self { site: Arc::clone(site), store: Arc::clone(store), state: Mutex::default() }
     }
 
     pub(super) fn preallocated_bytes(&self) -> u64 {
@@ -69,9 +55,9 @@ impl ResumeState {
     /// Gives `file` its number and what is left of it. Bytes count only if their chunk still has the
     /// digest that it was verified with; of another state of the source nothing counts.
     pub(super) fn resume(&self, file: &mut ActiveFile) -> Result<(), DestinationError> {
-        let left = lock(&self.earlier).find(&file.target);
+        let left = lock(&self.store.earlier).find(&file.target);
         let Some(left) = left else {
-            file.id = self.fresh_id();
+            file.id = self.store.fresh_id();
             return Ok(());
         };
         let is_same = left.size_bytes == file.size_bytes && left.version == file.version;
@@ -82,7 +68,7 @@ impl ResumeState {
 
     fn go_on(&self, file: &mut ActiveFile, left: Left) -> Result<(), DestinationError> {
         let good = {
-            let mut earlier = lock(&self.earlier);
+            let mut earlier = lock(&self.store.earlier);
             earlier.settle(left.id);
             earlier.good_ranges(left.id)
         };
@@ -111,7 +97,7 @@ impl ResumeState {
 
     fn drop_left(&self, file: &mut ActiveFile, left: Left) -> Result<(), DestinationError> {
         self.store.drop_temp(left.id, &file.target)?;
-        let mut earlier = lock(&self.earlier);
+        let mut earlier = lock(&self.store.earlier);
         earlier.settle(left.id);
         file.id = earlier.fresh_id();
         Ok(())
@@ -120,7 +106,7 @@ impl ResumeState {
     /// Removes what earlier runs left of files that the peer did not mention this time, and what this run has
     /// begun and given up: as much of it as can be removed.
     pub(super) fn remove_temps(&self) -> Result<(), DestinationError> {
-        let mut temps = lock(&self.earlier).take_unsettled();
+        let mut temps = lock(&self.store.earlier).take_unsettled();
         let (active, given_up) = self.store.given_up();
         temps.extend(given_up);
         let names: HashSet<_> = active.iter().map(|id| self.site.key.temp_name(*id).into_bytes()).collect();
@@ -140,9 +126,9 @@ impl ResumeState {
     }
 
     fn verify(&self, id: u64, shared_only: bool) {
-        let chunks = lock(&self.earlier).unverified(id, shared_only);
+        let chunks = lock(&self.store.earlier).unverified(id, shared_only);
         let verdicts = parallel::map(&chunks, |chunk| self.is_good(chunk));
-        let mut earlier = lock(&self.earlier);
+        let mut earlier = lock(&self.store.earlier);
         for (chunk, is_good) in chunks.iter().zip(verdicts) {
             earlier.judge(chunk.number, is_good);
         }

@@ -28,9 +28,7 @@ use crate::{
     resolve::{Created, ResolvedDestination},
     shape::Shape,
     sparse,
-    state::{
-        DIRECTORY_MODES, FILE_MODES, KEPT_DIRECTORY_MODES, Link, Metadata, OWNER_DIRECTORY_MODE, Summary,
-    },
+    state::{DIRECTORY_MODES, FILE_MODES, Link, Metadata, OWNER_DIRECTORY_MODE, Summary},
 };
 
 /// How to receive.
@@ -288,7 +286,11 @@ impl Site {
         let Err(error) = set else { return Ok(()) };
         let is_not_permitted = error.kind() == io::ErrorKind::PermissionDenied;
         let error = self.failed_in(Operation::SetMetadata, target, error);
-        if is_not_permitted { self.leave_metadata(path, error) } else { Err(error) }
+        if !is_not_permitted {
+            return Err(error);
+        }
+        // A sync has to know of each.
+        self.leave_out_as(None, path, error, !self.attributes.names_each()).map(drop)
     }
 
     /// Gives an open file or directory the attributes that it is to have, if they are carried; `None` is the destination
@@ -310,23 +312,10 @@ impl Site {
         for (kind, source) in given.refused {
             if self.attributes.is_to_be_named(kind) {
                 let error = DestinationError::AttributesRefused { kind, path: self.show_in(path), source };
-                self.leave_metadata(path, error)?;
+                self.leave_out_as(None, path, error, !self.attributes.names_each())?;
             }
         }
         Ok(given.has_changed)
-    }
-
-    /// Names a path of which not all could be set; its content is here all the same.
-    fn leave_metadata(
-        &self,
-        path: Option<&RelPath>,
-        error: DestinationError,
-    ) -> Result<(), DestinationError> {
-        let Some(reason) = error.left_out_reason(true) else { return Err(error) };
-        // A sync has to know of each.
-        let (error, is_told) = (error.into(), !self.attributes.names_each());
-        self.left_outs.add(LeftOut { entry: None, path: path.cloned(), reason, error, is_told });
-        Ok(())
     }
 
     /// The same for one that has the peer's time already.
@@ -362,14 +351,15 @@ impl Site {
     pub(super) fn settle_directory(&self, dir: &Dir, wanted: &Metadata) -> io::Result<bool> {
         let found = platform::stat_open(dir)?;
         let Metadata { mode, mtime, .. } = *wanted;
-        let wanted = |mode| (mode & DIRECTORY_MODES) | (found.mode & KEPT_DIRECTORY_MODES);
-        let mode = mode.map_or(found.mode, wanted);
+        // Also without the setgid bit that it may have from the directory that it is in.
+        let mode = mode.map_or(found.mode, |mode| mode & DIRECTORY_MODES);
         let (has_other_mode, has_other_time) = (self.keeps_modes && found.mode != mode, found.mtime != mtime);
-        if has_other_mode {
-            platform::set_mode(dir, mode)?;
-        }
         if has_other_time {
             platform::set_mtime(dir, mtime)?;
+        }
+        // Of the two, what may not be permitted though the directory is ours.
+        if has_other_mode {
+            platform::set_mode(dir, mode)?;
         }
         Ok(has_other_mode || has_other_time)
     }
@@ -384,10 +374,20 @@ impl Site {
         path: &RelPath,
         error: DestinationError,
     ) -> Result<Arc<DestinationError>, DestinationError> {
+        self.leave_out_as(entry, Some(path), error, true)
+    }
+
+    /// The same, also of the destination directory, and whether the policy `is_told`.
+    pub(super) fn leave_out_as(
+        &self,
+        entry: Option<u64>,
+        path: Option<&RelPath>,
+        error: DestinationError,
+        is_told: bool,
+    ) -> Result<Arc<DestinationError>, DestinationError> {
         let Some(reason) = error.left_out_reason(self.options.existing.goes_on()) else { return Err(error) };
-        let error = Arc::new(error);
-        let path = Some(path.clone());
-        self.left_outs.add(LeftOut { entry, path, reason, error: Arc::clone(&error), is_told: true });
+        let (error, path) = (Arc::new(error), path.cloned());
+        self.left_outs.add(LeftOut { entry, path, reason, error: Arc::clone(&error), is_told });
         Ok(error)
     }
 

@@ -211,14 +211,14 @@ impl ActiveFile {
 /// The size of a file that comes in parts, until the last is here. No file is so long.
 pub(super) const UNKNOWN_SIZE: u64 = u64::MAX;
 
+/// Of what cannot be resumed.
+pub(super) const NO_VERSION: Version = Version::from_bytes([0; Version::LEN_BYTES]);
+
 /// What is taken of a peer's mode of a file: no setuid, setgid or sticky bit.
 pub(super) const FILE_MODES: u32 = 0o777;
 
 /// What is taken of a peer's mode of a directory. Its setgid bit gives new files its group, and no process a right.
 pub(super) const DIRECTORY_MODES: u32 = 0o3777;
-
-/// The directory's bits that are never taken away: new files get its group.
-pub(super) const KEPT_DIRECTORY_MODES: u32 = 0o2000;
 
 /// What we need to fill a directory, whatever its final mode.
 pub(super) const OWNER_DIRECTORY_MODE: u32 = 0o700;

@@ -14,16 +14,17 @@ use shiplane_wire::{Mtime, RelPath};
 
 pub use self::writer::ChunkWriter;
 use crate::{
+    buffers::CountedMemory,
     error::{DestinationError, Operation},
     handles::{Handles, SharedFile},
-    journal::Journal,
-    left_out::LeftOut,
+    journal::{Journal, Opened},
+    journal_state::JournalState,
     lock,
     platform::{self, Kind, Need, Needs},
     record::Batch,
     resolve::Created,
     site::Site,
-    state::{ActiveFile, FileState, UNKNOWN_SIZE},
+    state::{ActiveFile, FileState, NO_VERSION, UNKNOWN_SIZE},
 };
 
 /// Keeps chunks of files until they are published.
@@ -35,6 +36,10 @@ pub(super) struct ChunkStore {
     site: Arc<Site>,
     state: Mutex<State>,
     journal: Mutex<Journal>,
+    /// What earlier runs of the job have left.
+    pub(super) earlier: Mutex<JournalState>,
+    /// For that.
+    _memory: Box<dyn CountedMemory>,
     handles: Handles,
     needs: Mutex<Needs>,
     /// Sizes of the files that were given space.
@@ -68,12 +73,14 @@ struct State {
 }
 
 impl ChunkStore {
-    pub(super) fn new(site: &Arc<Site>, journal: Journal) -> Self {
+    pub(super) fn new(site: &Arc<Site>, opened: Opened, memory: Box<dyn CountedMemory>) -> Self {
         let state = State { may_have_orphaned_temps: site.was_resumed, ..State::default() };
         Self {
             site: Arc::clone(site),
             state: Mutex::new(state),
-            journal: Mutex::new(journal),
+            journal: Mutex::new(opened.journal),
+            earlier: Mutex::new(opened.earlier),
+            _memory: memory,
             handles: Handles::default(),
             needs: Mutex::default(),
             occupied_bytes: Arc::default(),
@@ -202,7 +209,9 @@ impl ChunkStore {
         }
     }
 
-    /// Files that could not be made durable are never published, and what was kept of them is removed.
+    /// After a failed sync the system may have dropped the bytes and call the file clean: a second sync would succeed and
+    /// prove nothing. So these files are never published, and what was kept of them is removed, lest a later run find it
+    /// unharmed in the cache.
     pub(super) fn poison(&self, files: &[(u64, ActiveFile)]) {
         let mut state = lock(&self.state);
         for (entry, _) in files {
@@ -211,18 +220,38 @@ impl ChunkStore {
             }
         }
         drop(state);
-        let files: Vec<_> = files.iter().map(|(_, file)| file).collect();
-        // The disk fails already; that it fails here, too, is no news.
-        let _ = self.drop_files(&files);
+        self.lose(files.iter().map(|(_, file)| (file.id, file.target.clone())));
     }
 
-    /// The files of which something may be on the disk, in the order of their entries.
-    pub(super) fn begun(&self) -> Vec<(u64, ActiveFile)> {
-        let state = lock(&self.state);
-        let begun = state.files.iter().filter(|(_, file)| file.is_begun);
-        let mut begun: Vec<_> = begun.map(|(entry, file)| (*entry, file.clone())).collect();
-        begun.sort_unstable_by_key(|(entry, _)| *entry);
-        begun
+    /// The same for all that is here under a temporary name, also what earlier runs have left and this one has not asked for.
+    pub(super) fn poison_all(&self) {
+        let begun = |(entry, file): (&u64, &ActiveFile)| file.is_begun.then(|| (*entry, file.clone()));
+        let begun: Vec<_> = lock(&self.state).files.iter().filter_map(begun).collect();
+        self.poison(&begun);
+        let left = lock(&self.earlier).forget_all();
+        self.lose(left.into_iter());
+        let _ = self.record(Batch::sync_failed);
+    }
+
+    /// Whether that has happened in an earlier run: a file counts as the same then only if the disk has it.
+    pub(super) fn has_failed_sync(&self) -> bool {
+        lock(&self.earlier).has_failed_sync
+    }
+
+    /// Removes temporary files, and notes that nothing is kept of them.
+    fn lose(&self, temps: impl Iterator<Item = (u64, RelPath)>) {
+        let mut batch = Batch::default();
+        for (id, path) in temps {
+            self.handles.forget(id);
+            lock(&self.needs).settle(id);
+            match self.remove_temp(id, &path) {
+                Ok(()) => batch.dropped(&[id]),
+                // The next run removes it, as a file whose place another state of the same path has taken.
+                Err(_) => batch.begun(self.fresh_id(), 0, NO_VERSION, &path),
+            }
+        }
+        // The disk fails already; that it fails here, too, is no news.
+        let _ = lock(&self.journal).append(&batch);
     }
 
     /// Notes files that have their names.
@@ -266,6 +295,19 @@ impl ChunkStore {
             }
             self.site.with_space(error, 0)
         })
+    }
+
+    /// A number for a file that was never used in this journal.
+    pub(super) fn fresh_id(&self) -> u64 {
+        lock(&self.earlier).fresh_id()
+    }
+
+    /// Notes a temporary name of which nothing can be resumed. Gives its number.
+    pub(super) fn begin_name(&self, path: &RelPath) -> Result<u64, DestinationError> {
+        let id = self.fresh_id();
+        self.record(|batch| batch.begun(id, 0, NO_VERSION, path))?;
+        self.take_up(id, path);
+        Ok(id)
     }
 
     pub(super) fn record(&self, fill: impl FnOnce(&mut Batch)) -> Result<(), DestinationError> {
@@ -418,16 +460,15 @@ impl ChunkStore {
     /// Removes a temporary file, if it is there.
     pub(super) fn remove_temp(&self, id: u64, target: &RelPath) -> Result<(), DestinationError> {
         // Else its directory is gone or is another thing now, and the file with it.
-        let Ok(parent) = self.site.dirs.parent_of(target) else {
-            return Ok(());
-        };
-        platform::remove_if_there(&parent.dir, self.site.key.temp_name(id).as_bytes())
-            .map_err(|error| self.site.failed(Operation::Remove, target, error))?;
+        if let Ok(parent) = self.site.dirs.parent_of(target) {
+            platform::remove_if_there(&parent.dir, self.site.key.temp_name(id).as_bytes())
+                .map_err(|error| self.site.failed(Operation::Remove, target, error))?;
+        }
         lock(&self.state).temps.remove(&id);
         Ok(())
     }
 
-    /// Removes a temporary file of an earlier run, and notes that.
+    /// The same, and notes that. If it cannot be removed, the next run that finds the journal knows of it.
     pub(super) fn drop_temp(&self, id: u64, target: &RelPath) -> Result<(), DestinationError> {
         self.remove_temp(id, target)?;
         self.record(|batch| batch.dropped(&[id]))
@@ -451,9 +492,9 @@ impl ChunkStore {
         file: &ActiveFile,
         error: DestinationError,
     ) -> Result<(), DestinationError> {
-        let Some(reason) = error.left_out_reason(self.site.options.existing.goes_on()) else {
+        if error.left_out_reason(self.site.options.existing.goes_on()).is_none() {
             return Err(error);
-        };
+        }
         let mut state = lock(&self.state);
         let now =
             state.files.get_mut(&entry).filter(|now| now.id == file.id && now.state == FileState::Filling);
@@ -461,45 +502,30 @@ impl ChunkStore {
         let Some(now) = now else { return Ok(()) };
         now.state = FileState::LeftOut;
         drop(state);
-        let (entry, path) = (Some(entry), Some(file.path.clone()));
-        self.site.left_outs.add(LeftOut { entry, path, reason, error: error.into(), is_told: false });
-        Ok(())
+        self.site.leave_out_as(Some(entry), Some(&file.path), error, false).map(drop)
     }
 
     pub(super) fn may_have_orphaned_temps(&self) -> bool {
         lock(&self.state).may_have_orphaned_temps
     }
 
-    /// Gives up a file that was wanted; gives it.
-    pub(super) fn discard(&self, entry: u64) -> Result<ActiveFile, DestinationError> {
-        let file = lock(&self.state).files.remove(&entry).ok_or(DestinationError::NotWanted { entry })?;
-        self.drop_files(&[&file])?;
-        Ok(file)
-    }
-
-    /// The same, if it was wanted and is not given up yet.
-    pub(super) fn discard_if_there(&self, entry: u64) -> Result<(), DestinationError> {
+    /// Gives up a file that was wanted; gives it, unless it is given up already.
+    pub(super) fn discard(&self, entry: u64) -> Result<Option<ActiveFile>, DestinationError> {
         let file = lock(&self.state).files.remove(&entry);
-        file.map_or(Ok(()), |file| self.drop_files(&[&file]))
+        file.iter().try_for_each(|file| self.drop_file(file)).map(|()| file)
     }
 
-    /// Removes what there is of files that will not be published, and notes that.
-    pub(super) fn drop_files(&self, files: &[&ActiveFile]) -> Result<(), DestinationError> {
-        let (mut first_error, mut ids) = (None, Vec::new());
-        for file in files {
-            self.handles.forget(file.id);
-            lock(&self.needs).settle(file.id);
-            match self.remove_temp(file.id, &file.target) {
-                Ok(()) if file.is_begun => ids.push(file.id),
-                Ok(()) => {}
-                // Who finds the journal has to know of it.
-                Err(error) => _ = first_error.get_or_insert(error),
-            }
-        }
-        // A writer may be about to create one of them again.
+    /// Removes what there is of a file that will not be published, and notes that.
+    pub(super) fn drop_file(&self, file: &ActiveFile) -> Result<(), DestinationError> {
+        self.handles.forget(file.id);
+        lock(&self.needs).settle(file.id);
+        // A writer may be about to create it again.
         lock(&self.state).may_have_orphaned_temps = true;
-        let recorded = self.record(|batch| batch.dropped(&ids));
-        first_error.map_or(recorded, Err)
+        if file.is_begun {
+            self.drop_temp(file.id, &file.target)
+        } else {
+            self.remove_temp(file.id, &file.target)
+        }
     }
 
     pub(super) fn occupied_bytes(&self) -> Arc<AtomicU64> {
@@ -512,8 +538,12 @@ impl ChunkStore {
 
     /// Everything is done: removes the journal if it is the `last` run that needs it.
     pub(super) fn finish(&self, last: bool) -> Result<(), DestinationError> {
-        lock(&self.state).is_finished = true;
-        if last { lock(&self.journal).remove() } else { Ok(()) }
+        let mut state = lock(&self.state);
+        state.is_finished = true;
+        // What could not be removed is the next run's to find.
+        let is_needed = !last || !state.temps.is_empty();
+        drop(state);
+        if is_needed { Ok(()) } else { lock(&self.journal).remove() }
     }
 
     /// Holds the lock of the dataset that this is one side of.

@@ -79,7 +79,7 @@ pub mod internals {
         pub use crate::sealed::*;
     }
     pub use crate::input::{Input, InputParts, Part};
-    pub use crate::measure::{DiskRates, disk_rates};
+    pub use crate::measure::{DiskRates, disk_rates, forget_cached};
     pub use crate::watch::{
         ChangedPaths, Excludes, Governs, TreeWatch, Unwatched, WatchLimit, WatchRules, join,
     };

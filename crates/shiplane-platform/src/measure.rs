@@ -85,14 +85,16 @@ fn incompressible() -> Vec<u8> {
     block
 }
 
+/// Has the next reads of a file come from the disk, as far as it is not still to be written there.
 #[cfg(target_os = "linux")]
-fn forget_cached(file: &File) {
-    // What was synced can be dropped; if not, the cache is measured.
+pub fn forget_cached(file: &File) {
+    // A file system that cannot do that has no other copy.
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 
+/// Has the next reads of a file come from the disk, as far as it is not still to be written there.
 #[cfg(not(target_os = "linux"))]
-fn forget_cached(_: &File) {}
+pub fn forget_cached(_: &File) {}
 
 /// 1 MiB, as a chunk is written.
 const BLOCK_LEN_BYTES: usize = 1 << 20;

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, SeekFrom, Timespec, Timestamps, XattrFlags};
 
-use crate::program::{Machine, Server};
+use crate::program::{Machine, Run, Server};
 
 /// In memory, and on the disk.
 const PLACES: [&str; 2] = ["/dev/shm", "/var/tmp"];
@@ -330,9 +330,72 @@ fn a_server_takes_attributes_only_with_the_option() {
     here.run(&["serve", "src", "--attributes"]).failed(2, "--writable");
 }
 
+const NOBODY: u32 = 65_534;
+
+/// A user without any rights, with a place of its own.
+struct Nobody {
+    place: tempfile::TempDir,
+    home: tempfile::TempDir,
+}
+
+impl Nobody {
+    fn new(machine: &Machine) -> Self {
+        let [place, home] = [0; 2].map(|_| tempfile::TempDir::new().unwrap());
+        for dir in [&place, &home] {
+            lchown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        // Where every user may run it.
+        fs::copy(machine.command(&[]).get_program(), place.path().join("shiplane")).unwrap();
+        Self { place, home }
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(self.place.path().join("shiplane"));
+        command.args(args).env("SHIPLANE_HOME", self.home.path()).current_dir(self.place.path());
+        Run::of(&mut command)
+    }
+}
+
+#[test]
+fn a_setgid_bit_that_a_user_may_not_set_is_named() {
+    if !is_root() {
+        eprintln!("skipped: only the superuser has directories of several groups");
+        return;
+    }
+    let (here, there) = (Machine::new(), Machine::new());
+    there.write("src/shared/file", "content");
+    fs::set_permissions(there.file("src/shared"), fs::Permissions::from_mode(0o2775)).unwrap();
+    set_time(&there.file("src/shared"), 1_600_000_000, 7);
+    let server = writable(&there, Path::new("src"));
+    let nobody = Nobody::new(&here);
+    // What is created there is of a group that this user is not in.
+    for name in ["got", "synced"] {
+        let place = nobody.place.path().join(name);
+        fs::create_dir(&place).unwrap();
+        lchown(&place, Some(NOBODY), Some(0)).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o2777)).unwrap();
+    }
+    for (command, shared) in [
+        (["get", server.ticket(), "got/copy"], "got/copy/shared"),
+        (["get", server.ticket(), "got/copy"], "got/copy/shared"),
+        (["sync", "synced", server.ticket()], "synced/shared"),
+        (["sync", "synced", server.ticket()], "synced/shared"),
+    ] {
+        nobody.run(&command).told(9, "shared");
+        let shared = nobody.place.path().join(shared);
+        assert_eq!(fs::read(shared.join("file")).unwrap(), b"content");
+        let found = fs::metadata(shared).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.mtime(), found.mtime_nsec()), (0o775, 1_600_000_000, 7));
+        // Nor does a sync carry the other mode back.
+        assert_eq!(fs::metadata(there.file("src/shared")).unwrap().mode() & 0o7777, 0o2775);
+    }
+}
+
 #[test]
 fn what_a_user_may_not_set_is_named_once_and_its_content_arrives() {
-    const NOBODY: u32 = 65_534;
     if !is_root() {
         eprintln!("skipped: only the superuser has files of several owners");
         return;
@@ -344,26 +407,13 @@ fn what_a_user_may_not_set_is_named_once_and_its_content_arrives() {
         set(&file, "user.x", b"x");
     }
     let server = there.serve_with("src", &["--listen", "127.0.0.1:0"]);
-    let dest = tempfile::TempDir::new().unwrap();
-    let home = tempfile::TempDir::new().unwrap();
-    for dir in [&dest, &home] {
-        lchown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    let program = here.command(&[]).get_program().to_owned();
-    // Where every user may run it.
-    let copied = dest.path().join("shiplane");
-    fs::copy(program, &copied).unwrap();
-    let run = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copied);
-        command.args(["get", server.ticket(), "copy", "--attributes"]).args(args);
-        command.env("SHIPLANE_HOME", home.path()).current_dir(dest.path());
-        crate::program::Run::of(&mut command)
-    };
+    let nobody = Nobody::new(&here);
+    let run =
+        |args: &[&str]| nobody.run(&[&["get", server.ticket(), "copy", "--attributes"][..], args].concat());
     let told = run(&[]).told(9, "owner or group");
     assert_eq!(told.err.matches("owner or group").count(), 1, "{told:?}");
     for name in ["a", "b", "c"] {
-        let file = dest.path().join("copy").join(name);
+        let file = nobody.place.path().join("copy").join(name);
         assert_eq!(fs::read_to_string(&file).unwrap(), name);
         assert_eq!(extended(&file)[OsStr::new("user.x")], b"x");
         assert_eq!(fs::metadata(&file).unwrap().uid(), NOBODY);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _},
     path::Path,
 };
 
@@ -60,4 +60,46 @@ fn a_get_of_what_the_kernel_makes_up_is_read_to_its_end() {
         fs::read(here.file("copy/boot_id")).expect("a step"),
         fs::read("/proc/sys/kernel/random/boot_id").expect("a step")
     );
+}
+
+#[test]
+fn a_directory_below_one_with_setgid_has_the_mode_of_its_source() {
+    let (here, there) = (Machine::new(), Machine::new());
+    let set = |machine: &Machine, name: &str, mode| {
+        machine.dir(name);
+        fs::set_permissions(machine.file(name), fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    let mode = |machine: &Machine, name: &str| {
+        fs::symlink_metadata(machine.file(name)).expect("a directory").mode() & 0o7777
+    };
+    let modes = [("plain", 0o755), ("plain/deep", 0o750), ("shared", 0o2775), ("both", 0o755)];
+    for (name, of) in modes {
+        set(&here, &format!("src/{name}"), of);
+    }
+    here.write("src/plain/deep/file", "content");
+    for parent in ["pushed", "synced"] {
+        set(&there, parent, 0o2775);
+        set(&there, &format!("{parent}/both"), 0o2755);
+    }
+    set(&here, "got", 0o2775);
+    let args = ["--listen", "127.0.0.1:0", "--writable"];
+    let (pushed, synced) = (there.serve_with("pushed", &args), there.serve_with("synced", &args));
+    let source = here.serve("src");
+    for _ in 0..2 {
+        here.run(&["get", source.ticket(), "got/copy"]).done();
+        here.run(&["push", "src/.", pushed.ticket()]).done();
+        here.run(&["sync", "src", synced.ticket()]).done();
+        for (name, expected) in modes {
+            for (machine, root) in
+                [(&here, "src"), (&here, "got/copy"), (&there, "pushed"), (&there, "synced")]
+            {
+                let found = mode(machine, &format!("{root}/{name}"));
+                assert_eq!(found, expected, "{root}/{name}: {found:o}");
+            }
+        }
+    }
+    // Taken away here, it goes there as well.
+    set(&here, "src/shared", 0o775);
+    here.run(&["sync", "src", synced.ticket()]).done();
+    assert_eq!((mode(&here, "src/shared"), mode(&there, "synced/shared")), (0o775, 0o775));
 }

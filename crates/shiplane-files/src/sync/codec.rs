@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::manifest::{
     FileState, HAS_ATTRIBUTES, LinkState, Manifest, Node, Stamp, attributes_cost_bytes, node_cost_bytes,
 };
+use crate::record;
 
 /// Why bytes are no manifest. Their sender has broken SPEC 4.18: nothing of it may be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -246,9 +247,7 @@ fn mtime(rest: &mut &[u8]) -> Result<Mtime, ManifestError> {
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], ManifestError> {
-    let (taken, after) = rest.split_first_chunk().ok_or(ManifestError::Truncated)?;
-    *rest = after;
-    Ok(*taken)
+    record::take(rest).ok_or(ManifestError::Truncated)
 }
 
 const FORMAT: u8 = 2;

@@ -155,11 +155,12 @@ impl Node {
         }
     }
 
-    fn set_mode(&mut self, mode: u32) {
+    /// The same with another mode and time.
+    pub(super) fn with_stamp(&self, stamp: Stamp) -> Self {
         match self {
-            Self::File(file) => file.stamp.mode = mode,
-            Self::Directory(stamp) => stamp.mode = mode,
-            Self::Link(_) => {}
+            Self::File(file) => Self::File(FileState { stamp, ..*file }),
+            Self::Directory(_) => Self::Directory(stamp),
+            Self::Link(link) => Self::Link(LinkState { mtime: stamp.mtime, ..link.clone() }),
         }
     }
 }
@@ -296,7 +297,8 @@ impl Manifest {
         for (path, node) in &mut self.nodes {
             let known = known.and_then(|known| known.get(path));
             let known = known.filter(|known| known.kind() == node.kind());
-            node.set_mode(known.map_or(Stamp::UNKNOWN_MODE, |known| known.stamp().mode));
+            let mode = known.map_or(Stamp::UNKNOWN_MODE, |known| known.stamp().mode);
+            *node = node.with_stamp(Stamp { mode, ..node.stamp() });
         }
     }
 

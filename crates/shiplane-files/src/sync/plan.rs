@@ -3,14 +3,15 @@
 mod one_way;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use shiplane_wire::{Attributes, Digest, EntryKind, PathRefused, Principal, RelPath};
 use thiserror::Error;
 
 pub use self::one_way::{OneWay, plan_one_way};
 use super::conflict::name_of;
-use super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side};
+use super::manifest::{FileState, Manifest, Node, Stamp, side_by_side};
+use crate::state::FILE_MODES;
 
 /// One of the two that are brought together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -176,10 +177,8 @@ struct Merge<'a> {
     merged: Manifest,
     /// Leaves under another name than the one they had, and that one.
     renamed: BTreeMap<RelPath, (RelPath, Why)>,
-    /// Leaves that stay although one side has deleted them.
-    outlived: BTreeSet<RelPath>,
-    /// Leaves that come again.
-    restored: BTreeSet<RelPath>,
+    /// Leaves that one side has deleted, and why they are there all the same.
+    deleted: BTreeMap<RelPath, Why>,
     /// What was there before.
     base: &'a Manifest,
 }
@@ -188,7 +187,7 @@ impl<'a> Merge<'a> {
     fn of(base: &'a Manifest, local: &Manifest, remote: &Manifest) -> Result<Self, PlanError> {
         let (mut leaves, mut directories) = (Vec::new(), Vec::new());
         // Leaves that cannot keep their name, beside the one that does.
-        let (mut homeless, mut outlived) = (Vec::new(), BTreeSet::new());
+        let (mut homeless, mut deleted) = (Vec::new(), BTreeMap::new());
         for (path, nodes) in side_by_side([base, local, remote]) {
             let [was, ours, theirs] = nodes.map(|node| node.is_some_and(Node::is_directory));
             if if ours == was { theirs } else { ours } {
@@ -199,7 +198,7 @@ impl<'a> Merge<'a> {
                 Merged::Nothing => {}
                 Merged::One(leaf) => {
                     if was.is_some() && (ours.is_none() || theirs.is_none()) {
-                        outlived.insert(path.clone());
+                        deleted.insert(path.clone(), Why::EditOutlivesDeletion);
                     }
                     leaves.push((path.clone(), leaf));
                 }
@@ -209,18 +208,14 @@ impl<'a> Merge<'a> {
                 }
             }
         }
-        let mut leaves = BTreeMap::from_iter(leaves);
-        let above = with_parents([base, local, remote], directories, &leaves, merge_directory);
-        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
-        for path in in_the_way {
-            if let Some(leaf) = leaves.remove(&path) {
-                homeless.push((path, leaf, Why::DirectoryInItsPlace));
-            }
-        }
+        let sides = [base, local, remote];
+        let (above, mut leaves, in_the_way) =
+            with_parents(sides, directories, BTreeMap::from_iter(leaves), merge_directories);
+        homeless.extend(in_the_way.into_iter().map(|(path, leaf)| (path, leaf, Why::DirectoryInItsPlace)));
         let is_taken = |path: &RelPath, leaves: &BTreeMap<_, _>| {
             leaves.contains_key(path)
                 || above.contains_key(path)
-                || [base, local, remote].iter().any(|side| side.get(path).is_some())
+                || sides.iter().any(|side| side.get(path).is_some())
         };
         let mut renamed = BTreeMap::new();
         for (path, leaf, why) in homeless {
@@ -230,9 +225,7 @@ impl<'a> Merge<'a> {
             leaves.entry(name.clone()).or_insert(leaf);
             renamed.insert(name, (path, why));
         }
-        let mut merged = Manifest::of_nodes(above.into_iter().chain(leaves), Vec::new());
-        describe(&mut merged, [base, local, remote], &renamed);
-        Ok(Self { merged, renamed, outlived, restored: BTreeSet::new(), base })
+        Ok(Self { merged: described(above, leaves, sides, &renamed), renamed, deleted, base })
     }
 
     /// What one side has to do, in an order in which it can be done.
@@ -301,28 +294,28 @@ impl<'a> Merge<'a> {
     }
 
     fn why_there(&self, path: &RelPath) -> Why {
-        if self.outlived.contains(path) {
-            Why::EditOutlivesDeletion
-        } else if self.restored.contains(path) {
-            Why::Restored
-        } else if self.base.get(path).is_some() {
-            Why::Edited
-        } else {
-            Why::Created
-        }
+        let is_new = self.base.get(path).is_none();
+        self.deleted.get(path).copied().unwrap_or(if is_new { Why::Created } else { Why::Edited })
     }
 }
 
-/// These directories and those above them and the leaves, each as `merge` says: a directory stays as long as anything in it
-/// does, be it an empty directory.
+type Nodes = BTreeMap<RelPath, Node>;
+
+/// These directories and those above them and the leaves, each that both sides have as `merge` says: a directory stays as long
+/// as anything in it does, be it an empty directory. Also the leaves, and apart from them those whose names directories have.
 fn with_parents(
     sides: [&Manifest; 3],
     directories: Vec<(RelPath, [Option<&Node>; 3])>,
-    leaves: &BTreeMap<RelPath, Node>,
-    merge: impl Fn([Option<Stamp>; 3]) -> Stamp,
-) -> BTreeMap<RelPath, Node> {
-    let merge =
-        |nodes: [Option<&Node>; 3]| Node::Directory(merge(nodes.map(|node| node.and_then(Node::directory))));
+    leaves: Nodes,
+    merge: impl Fn(Option<Stamp>, Stamp, Stamp) -> Stamp,
+) -> (Nodes, Nodes, Nodes) {
+    let merge = |nodes: [Option<&Node>; 3]| {
+        let [was, one, other] = nodes.map(|node| node.and_then(Node::directory));
+        Node::Directory(match (one, other) {
+            (Some(one), Some(other)) => merge(was, one, other),
+            (one, other) => one.or(other).unwrap_or(Stamp::UNKNOWN),
+        })
+    };
     let paths: Vec<_> = leaves.keys().chain(directories.iter().map(|(path, _)| path)).cloned().collect();
     let mut all: BTreeMap<_, _> = directories.into_iter().map(|(path, nodes)| (path, merge(nodes))).collect();
     for path in paths {
@@ -334,7 +327,8 @@ fn with_parents(
             all.insert(parent, node);
         }
     }
-    all
+    let (in_the_way, leaves) = leaves.into_iter().partition(|(path, _)| all.contains_key(path));
+    (all, leaves, in_the_way)
 }
 
 /// Whether a side has this leaf at a path, whatever its mode and time.
@@ -370,15 +364,7 @@ fn merge_leaf(was: Option<&Node>, ours: Option<&Node>, theirs: Option<&Node>) ->
 
 /// What both have, with a mode and a time.
 fn same(was: Option<&Node>, ours: &Node, theirs: &Node) -> Node {
-    let stamp = merge_stamps(was.map(Node::stamp), ours.stamp(), theirs.stamp());
-    match (ours, theirs) {
-        (Node::File(ours), Node::File(theirs)) => {
-            let size_bytes = ours.size_bytes.max(theirs.size_bytes);
-            Node::File(FileState { size_bytes, digest: ours.digest, stamp })
-        }
-        (Node::Link(link), _) => Node::Link(LinkState { mtime: stamp.mtime, ..link.clone() }),
-        (Node::File(_) | Node::Directory(_), _) => ours.clone(),
-    }
+    ours.with_stamp(merge_stamps(was.map(Node::stamp), ours.stamp(), theirs.stamp()))
 }
 
 /// What only one side has edited. The other may have changed its mode.
@@ -398,7 +384,7 @@ fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
     let later = match ours.mtime.cmp(&theirs.mtime) {
         Ordering::Greater => ours.mode,
         Ordering::Less => theirs.mode,
-        Ordering::Equal => ours.mode.min(theirs.mode),
+        Ordering::Equal => stricter(ours.mode, theirs.mode),
     };
     Stamp {
         mode: merge_modes(was, ours, theirs, later),
@@ -407,25 +393,25 @@ fn merge_stamps(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
 }
 
 /// Of a directory. A sync that was cut may have changed the time of one of them: the earlier counts.
-fn merge_directory([was, ours, theirs]: [Option<Stamp>; 3]) -> Stamp {
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) => {
-            let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);
-            Stamp {
-                mode: merge_modes(was, ours, theirs, ours.mode.min(theirs.mode)),
-                mtime: mtime.unwrap_or_else(|| ours.mtime.min(theirs.mtime)),
-            }
-        }
-        (Some(one), None) | (None, Some(one)) => one,
-        (None, None) => Stamp::UNKNOWN,
+fn merge_directories(was: Option<Stamp>, ours: Stamp, theirs: Stamp) -> Stamp {
+    let mtime = changed(was.map(|was| was.mtime), ours.mtime, theirs.mtime);
+    Stamp {
+        mode: merge_modes(was, ours, theirs, stricter(ours.mode, theirs.mode)),
+        mtime: mtime.unwrap_or_else(|| ours.mtime.min(theirs.mtime)),
     }
 }
 
-/// Says which attributes each path of the merged manifest is to have. Both versions of what is in conflict have those of
+/// The merged manifest, with the attributes that each path is to have. Both versions of what is in conflict have those of
 /// their content's side.
-fn describe(merged: &mut Manifest, sides: [&Manifest; 3], renamed: &BTreeMap<RelPath, (RelPath, Why)>) {
+fn described(
+    directories: Nodes,
+    leaves: Nodes,
+    sides: [&Manifest; 3],
+    renamed: &BTreeMap<RelPath, (RelPath, Why)>,
+) -> Manifest {
+    let mut merged = Manifest::of_nodes(directories.into_iter().chain(leaves), Vec::new());
     if sides.iter().all(|side| side.knows_owners().is_none()) {
-        return;
+        return merged;
     }
     let in_conflict: HashSet<_> = renamed.values().map(|(from, _)| from).collect();
     let attributes_of = |path: &RelPath, node: &Node| {
@@ -444,6 +430,7 @@ fn describe(merged: &mut Manifest, sides: [&Manifest; 3], renamed: &BTreeMap<Rel
     let described: Vec<_> =
         merged.iter().map(|(path, node)| (path.clone(), attributes_of(path, node))).collect();
     described.into_iter().for_each(|(path, attributes)| merged.describe(&path, attributes));
+    merged
 }
 
 /// What only one side has changed counts, else the longer ones, so that none are lost where nothing is known of before.
@@ -480,6 +467,11 @@ fn merge_modes(was: Option<Stamp>, ours: Stamp, theirs: Stamp, both_changed: u32
         (Stamp::UNKNOWN_MODE, known) | (known, Stamp::UNKNOWN_MODE) => known,
         (ours, theirs) => changed(was.map(|was| was.mode), ours, theirs).unwrap_or(both_changed),
     }
+}
+
+/// The permissions that both give, and what else either has.
+fn stricter(ours: u32, theirs: u32) -> u32 {
+    (ours & theirs & FILE_MODES) | ((ours | theirs) & !FILE_MODES)
 }
 
 /// What both have, or what the one has that has changed it; `None` if both have.

@@ -71,14 +71,9 @@ impl ScanOptions {
 
 impl fmt::Debug for ScanOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { max_entries, digest, links, attributes, filters, relisting, go_on: _ } = self;
         f.debug_struct("ScanOptions")
-            .field("max_entries", max_entries)
-            .field("digest", digest)
-            .field("filters", filters)
-            .field("links", links)
-            .field("attributes", attributes)
-            .field("relisting", relisting)
+            .field("digest", &self.digest)
+            .field("filters", &self.filters)
             .finish_non_exhaustive()
     }
 }

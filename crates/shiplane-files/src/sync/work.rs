@@ -131,7 +131,7 @@ impl Work {
             return Ok(());
         }
         let attributes = self.shared.agreed.outcome.merged.attributes(to);
-        destination.create_link(to, &link.target, link.mtime, attributes, false).or_else(|error| {
+        destination.create_link(to, link, attributes, false).or_else(|error| {
             let why = UnresolvedReason::after(error)?;
             // It must not be replaced either.
             left.note(from, why.clone());
@@ -305,18 +305,14 @@ impl Work {
     fn entry_of(&self, path: &RelPath) -> Result<Option<Entry>, DestinationError> {
         let Shared { agreed, left, .. } = &self.shared;
         let Some(expected) = agreed.outcome.merged.file(path) else { return Ok(None) };
-        let mut entry = match self.shared.destination.entry_at(path) {
+        let entry = match self.shared.destination.entry_at(path) {
             Ok(entry) => entry,
             Err(error) => return left.failed(path, error).map(|()| None),
         };
-        let is_it = entry.kind == EntryKind::File && entry.size_bytes == expected.size_bytes;
         // What was here before must be so still; a copy under a new name was checked when it was made.
         let was_here = agreed.own.file(path).is_some_and(|file| file.digest == expected.digest);
         let is_same = if was_here { self.shared.is_untouched(path) } else { !left.contains(path) };
-        // The peer gets what both are to have; it is set here at the end.
-        expected.stamp.apply(&mut entry);
-        entry.attributes = agreed.outcome.merged.attributes(path).cloned();
-        Ok((is_it && is_same).then_some(entry))
+        Ok(as_agreed(entry, &agreed.outcome.merged).filter(|_| is_same))
     }
 
     /// Lets files be created and removed wherever that is to be done.
@@ -345,7 +341,7 @@ impl Work {
                     mode => {
                         let replaces = mode == RenameMode::Replace;
                         let attributes = agreed.outcome.merged.attributes(path);
-                        destination.create_link(path, &link.target, link.mtime, attributes, replaces)
+                        destination.create_link(path, link, attributes, replaces)
                     }
                 }
             });
@@ -450,14 +446,10 @@ impl Prepared {
                 true => tree.entry_at(path).map(Some),
                 false => Ok(None),
             });
-            match (is_same, merged.file(path)) {
-                (Ok(Some(mut entry)), Some(expected)) if entry.size_bytes == expected.size_bytes => {
-                    expected.stamp.apply(&mut entry);
-                    entry.attributes = merged.attributes(path).cloned();
-                    entries.insert(path.clone(), entry);
-                }
-                (Ok(_), _) => left.note(path, UnresolvedReason::Changed),
-                (Err(error), _) => left.note(path, UnresolvedReason::unreadable(error.into())),
+            match is_same.map(|entry| entry.and_then(|entry| as_agreed(entry, merged))) {
+                Ok(Some(entry)) => drop(entries.insert(path.clone(), entry)),
+                Ok(None) => left.note(path, UnresolvedReason::Changed),
+                Err(error) => left.note(path, UnresolvedReason::unreadable(error.into())),
             }
         }
         stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
@@ -491,6 +483,15 @@ impl Prepared {
     pub fn agreed(&self) -> &Arc<Agreed> {
         &self.agreed
     }
+}
+
+/// A file as the other side gets it, with the mode, time and attributes that both are to have: here they are set at the end.
+/// `None` if it is not the file that was agreed on.
+fn as_agreed(mut entry: Entry, merged: &Manifest) -> Option<Entry> {
+    let expected = merged.file(&entry.path)?;
+    expected.stamp.apply(&mut entry);
+    entry.attributes = merged.attributes(&entry.path).cloned();
+    (entry.kind == EntryKind::File && entry.size_bytes == expected.size_bytes).then_some(entry)
 }
 
 /// What the other side takes: these files, with the directories above them as both are to have them.

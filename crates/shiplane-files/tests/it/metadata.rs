@@ -169,17 +169,22 @@ fn a_directory_that_its_owner_may_not_write_is_filled_all_the_same() {
 }
 
 #[test]
-fn a_directory_keeps_the_group_that_new_files_get() {
+fn a_directory_has_the_setgid_bit_only_if_it_has_it_at_the_source() {
     let temp = TempDir::new().unwrap();
-    fs::set_permissions(temp.path(), fs::Permissions::from_mode(0o2755)).unwrap();
+    fs::create_dir(temp.path().join("old")).unwrap();
+    for dir in [temp.path(), &temp.path().join("old")] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o2755)).unwrap();
+    }
     let dest = open(temp.path());
-    dest.plan_top(TopDirectory { mode: 0o4750, mtime: Mtime { secs: 1, nanos: 0 }, attributes: None })
+    dest.plan_top(TopDirectory { mode: 0o6750, mtime: Mtime { secs: 1, nanos: 0 }, attributes: None })
         .unwrap();
-    let tree = Tree::default().dir("new").set(|entry| entry.mode = 0o711);
+    let tree = Tree::default().dir("new").set(|entry| entry.mode = 0o711).dir("new/shared");
+    let tree = tree.set(|entry| entry.mode = 0o2775).dir("old").set(|entry| entry.mode = 0o755);
     assert!(Transfer::plan(dest, &tree).unwrap().complete().is_ok());
     assert_eq!(mode(temp.path()), 0o2750);
-    #[cfg(target_os = "linux")]
-    assert_eq!(mode(temp.path().join("new")), 0o2711);
+    for (name, expected) in [("new", 0o711), ("new/shared", 0o2775), ("old", 0o755)] {
+        assert_eq!(mode(temp.path().join(name)), expected, "{name}");
+    }
 }
 
 #[test]

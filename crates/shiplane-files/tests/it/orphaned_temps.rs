@@ -2,8 +2,9 @@
 
 use shiplane_wire::{LeftOutReason, Span};
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use shiplane_files::internals::{DestinationError, disk::Change};
 use tempfile::TempDir;
@@ -138,4 +139,108 @@ fn what_is_in_a_directory_that_was_left_out_is_removed_by_the_run_that_can_use_i
     let rest = Tree::default().dir("d").file("small", noise(2, 100));
     receive(open_with(temp.path(), overwriting()), &rest).unwrap();
     assert_equal(temp.path(), &rest);
+}
+
+/// What a run that was cut has kept of `large`, of two chunks one.
+fn leave_large(at: &Path) -> Tree {
+    let large = Tree::default().file("large", noise(100, 2000));
+    let mut cut = Transfer::plan(open_with(at, overwriting()), &large).unwrap();
+    cut.deliver(0).unwrap();
+    drop(cut);
+    let again = Transfer::plan(open_with(at, overwriting()), &large).unwrap();
+    assert_eq!((again.missing_bytes(), again.resumed_bytes), (1000, 1000));
+    drop(again);
+    large
+}
+
+fn small() -> Tree {
+    (0..20).fold(Tree::default(), |tree, at| tree.file(&format!("f{at}"), noise(at, 40)))
+}
+
+#[test]
+fn after_a_failed_sync_of_a_whole_file_system_nothing_that_an_earlier_run_has_left_counts_as_kept() {
+    let temp = TempDir::new().unwrap();
+    let large = leave_large(temp.path());
+    let mut tree = small();
+    let mut transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    transfer.deliver(0).unwrap();
+    let broken = BrokenDisk::below(temp.path(), |change, _| change == Change::SyncAll).with_errno(5);
+    let error = transfer.publish().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { source: Some(_), .. }), "{error}");
+    drop(broken);
+    // Nor in this run, which has not planned it yet.
+    let plan = transfer.dest.plan(20, &large.entries[0].0).unwrap();
+    assert_eq!(plan.missing_bytes(), 2000);
+    drop(transfer);
+    tree.entries.extend(large.entries);
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(again.missing_bytes(), 20 * 40 + 2000);
+    again.complete().unwrap();
+    assert_equal(temp.path(), &tree);
+}
+
+#[test]
+fn lost_bytes_that_cannot_be_removed_do_not_count_as_kept_either() {
+    let temp = TempDir::new().unwrap();
+    leave_large(temp.path());
+    let tree = small();
+    let mut transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    transfer.deliver(0).unwrap();
+    let fails = |change: Change<'_>| matches!(change, Change::SyncAll | Change::Unname);
+    let broken = BrokenDisk::below(temp.path(), move |change, _| fails(change)).with_errno(5);
+    let error = transfer.publish().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { .. }), "{error}");
+    drop((broken, transfer));
+    assert_eq!(own_names(temp.path()).len(), 1 + 20 + 1, "the journal, and what could not be removed");
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(again.missing_bytes(), 20 * 40);
+    again.complete().unwrap();
+    assert_equal(temp.path(), &tree);
+}
+
+#[test]
+fn after_a_failed_sync_at_the_end_files_are_the_same_only_if_the_disk_has_them() {
+    let temp = TempDir::new().unwrap();
+    let tree = small().file("large", noise(100, 2000));
+    receive(open_with(temp.path(), overwriting()), &tree).unwrap();
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(again.missing_bytes(), 0);
+    let broken = BrokenDisk::below(temp.path(), |change, _| change == Change::SyncAll).with_errno(5);
+    let dest = again.dest.clone();
+    let error = again.complete().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { source: Some(_), .. }), "{error}");
+    drop(broken);
+    // A later attempt would prove nothing.
+    let error = dest.finish().unwrap_err();
+    assert!(matches!(error, DestinationError::Poisoned { source: None, .. }), "{error}");
+    // What the disk has of one of them is another thing than the cache had, and the time is the same.
+    let file = fs::File::options().write(true).open(temp.path().join("large")).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(&[0; 1000], 0).unwrap();
+    file.set_modified(modified).unwrap();
+    let again = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(again.missing_bytes(), 2000);
+    let summary = again.complete().unwrap();
+    assert_eq!((summary.identical_files, summary.published_files), (20, 1));
+    assert_equal(temp.path(), &tree);
+}
+
+/// Seed 20501 of the simulation.
+#[test]
+fn the_temporary_name_of_a_link_that_cannot_be_removed_is_the_next_runs_to_find() {
+    let temp = TempDir::new().unwrap();
+    let tree = Tree::default().dir("d").link("d/l", "target");
+    let transfer = Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap();
+    // It is made, but gets neither its name nor lost.
+    let calls = AtomicU32::new(0);
+    let broken = BrokenDisk::below(temp.path(), move |change, at| {
+        let is_name = at.ends_with("d") && matches!(change, Change::Name | Change::Unname);
+        is_name && calls.fetch_add(1, Ordering::Relaxed) >= 2
+    });
+    assert_eq!(transfer.complete_what_goes().len(), 1);
+    drop(broken);
+    assert_eq!(own_names(temp.path()).len(), 2, "the journal and the link");
+    Transfer::plan(open_with(temp.path(), overwriting()), &tree).unwrap().complete().unwrap();
+    assert_eq!(own_names(temp.path()), [""; 0].map(std::path::PathBuf::from));
+    assert!(temp.path().join("d/l").is_symlink());
 }

@@ -9,8 +9,11 @@ use std::{
     path::Path,
 };
 
-use shiplane_files::internals::{Plan, ReceiveOptions, Scanned, SourceRoot};
-use shiplane_wire::{Digest, DigestAlgorithm, Entry, Holes};
+use shiplane_files::internals::{
+    Plan, ReceiveOptions, Scanned, SourceRoot,
+    sync::{FileState, Stamp},
+};
+use shiplane_wire::{Digest, DigestAlgorithm, Entry, Holes, Mtime, RelPath};
 use tempfile::TempDir;
 
 use super::tree::{Transfer, Tree, assert_equal, noise, open, open_with, options, overwriting, receive};
@@ -152,4 +155,28 @@ fn an_interrupted_run_goes_on_with_a_sparse_file() {
     assert_eq!(transfer.missing_bytes(), 10 * PAGE - holes.len_bytes() - first);
     transfer.complete().unwrap();
     assert_equal(temp.path(), &tree);
+}
+
+/// Seed 9845 of the simulation: zeros that were written became a hole, on one side alone.
+#[test]
+fn a_copy_within_a_dataset_has_the_holes_of_its_source_and_no_others() {
+    let temp = TempDir::new().unwrap();
+    fs::write(temp.path().join("written"), [0; 9000]).unwrap();
+    File::create(temp.path().join("hole")).unwrap().set_len(9000).unwrap();
+    let dest = open_with(temp.path(), overwriting());
+    let mut hasher = DigestAlgorithm::Blake3.sparse_hasher();
+    hasher.update_zeros(9000);
+    let stamp = Stamp { mode: 0o644, mtime: Mtime { secs: 1, nanos: 0 } };
+    let state = FileState { size_bytes: 9000, digest: hasher.finish(), stamp };
+    for (index, from) in [(1 << 63, "written"), ((1 << 63) + 1, "hole")] {
+        let [from, to] =
+            [from.to_owned(), format!("{from}.copy")].map(|path| RelPath::parse(path.as_bytes()).unwrap());
+        assert!(dest.copy_within(index, &from, &to, &state, None).unwrap());
+        dest.publish(&[index]).unwrap();
+    }
+    dest.finish().unwrap();
+    for entry in list(temp.path()) {
+        let is_hole = entry.path.as_bytes().starts_with(b"hole");
+        assert_eq!(entry.holes.is_empty(), !is_hole, "{}", entry.path);
+    }
 }

@@ -196,17 +196,11 @@ pub fn set_len(file: &File, size_bytes: u64) -> io::Result<()> {
 
 /// Makes durable everything that was written to the file system of `dir`; `false` if this platform has
 /// no such call.
-#[cfg(target_os = "linux")]
+#[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "there is no such call"))]
 pub fn sync_filesystem(dir: &Dir) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
     disk::synced(Change::SyncAll, dir, || retry(|| rustix::fs::syncfs(dir)))?;
-    Ok(true)
-}
-
-/// Makes durable everything that was written to the file system of `dir`; `false` if this platform has
-/// no such call.
-#[cfg(not(target_os = "linux"))]
-pub fn sync_filesystem(_dir: &Dir) -> io::Result<bool> {
-    Ok(false)
+    Ok(cfg!(target_os = "linux"))
 }
 
 /// Gives `file` its size and, where the file system can, its space on the disk.
@@ -292,7 +286,7 @@ pub fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
     }
     disk::before(Change::Metadata, &found)?;
     let path = format!("/proc/self/fd/{}", found.as_raw_fd());
-    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::chmod(&path, mode_of(mode))))
+    has_set(&found, mode, rustix::io::retry_on_intr(|| rustix::fs::chmod(&path, mode_of(mode))))
 }
 
 /// Sets the permission bits of the file or directory `name`, if it can be opened.
@@ -304,8 +298,18 @@ pub fn set_mode_at(dir: &Dir, name: &[u8], mode: u32) -> io::Result<()> {
 /// Sets the permission bits of an open file or directory.
 pub fn set_mode(file: &impl AsFd, mode: u32) -> io::Result<()> {
     disk::before(Change::Metadata, file)?;
-    ignore_unsupported(rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, mode_of(mode))))
+    has_set(file, mode, rustix::io::retry_on_intr(|| rustix::fs::fchmod(file, mode_of(mode))))
 }
+
+/// Linux leaves the setgid bit out without an error where the caller is not in the group.
+fn has_set(file: &impl AsFd, mode: u32, set: rustix::io::Result<()>) -> io::Result<()> {
+    match set {
+        Ok(()) if mode & SETGID != 0 && stat_open(file)?.mode & SETGID == 0 => Err(Errno::PERM.into()),
+        set => ignore_unsupported(set),
+    }
+}
+
+const SETGID: u32 = 0o2000;
 
 /// Reads once at `offset`.
 pub fn read_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {

@@ -34,6 +34,8 @@ pub struct Scenario {
     pub trap: bool,
     /// Owners and extended attributes are carried as well.
     pub attributes: bool,
+    /// Some files have holes, and some directories pass on their group.
+    pub holes: bool,
     /// A file of the source changes meanwhile.
     pub source_changes_at: Option<Duration>,
     /// Calls are not answered as they should be: a bug that the oracle has to find.
@@ -94,6 +96,8 @@ impl Scenario {
             cut_at_the_end: !matches!(job, Job::Deliver | Job::Call) && rng.chance(300_000),
             trap: is_one_way && rng.chance(100_000),
             attributes: !seed.is_multiple_of(3),
+            // None of those that failed before there were any, so that they stay what they were.
+            holes: matches!(seed % 11, 2 | 5 | 7),
             source_changes_at: changes.then(|| Duration::from_millis(rng.spread(1, 10_000))),
             lie: None,
             faults,

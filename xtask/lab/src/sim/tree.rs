@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, Permissions},
     io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -67,6 +67,56 @@ pub(crate) fn add_names(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Resu
         describe(&root.join(path), content.as_deref(), rng)?;
     }
     Ok(())
+}
+
+/// Adds files with holes to a tree that was written below `root`, and has some directories pass on their group.
+///
+/// # Errors
+/// The system's.
+pub fn add_holes(tree: &mut Tree, root: &Path, rng: &mut Rng) -> io::Result<()> {
+    let directories: Vec<_> =
+        tree.iter().filter(|(_, content)| content.is_none()).map(|(path, _)| path.clone()).collect();
+    for number in 0..rng.between(1, 4) {
+        let directory = &directories[rng.between(0, directories.len() as u64) as usize];
+        let (path, content) = (format!("{directory}/s.{number}"), sparse(rng));
+        write_file(&root.join(&path), &content)?;
+        tree.insert(path, Some(content));
+    }
+    let passing = directories.iter().filter(|_| rng.chance(400_000));
+    passing.map(|path| root.join(path)).try_for_each(|path| pass_on_group(&path))
+}
+
+/// Has what is created in a directory get its group, and directories this bit.
+///
+/// # Errors
+/// The system's.
+pub fn pass_on_group(directory: &Path) -> io::Result<()> {
+    let mode = fs::metadata(directory)?.mode() | 0o2000;
+    fs::set_permissions(directory, Permissions::from_mode(mode))
+}
+
+/// Replaces the content of a file below `root` by one with holes.
+///
+/// # Errors
+/// The system's.
+pub fn edit_holes(root: &Path, rng: &mut Rng) -> io::Result<()> {
+    let tree = read(root)?.0;
+    let files: Vec<_> = tree.iter().filter(|(path, content)| is_single(path, content.as_deref())).collect();
+    let any = files.get(rng.between(0, 1 + files.len() as u64) as usize);
+    any.map_or(Ok(()), |(path, _)| write_file(&root.join(path), &sparse(rng)))
+}
+
+/// Zeros, and here and there something.
+fn sparse(rng: &mut Rng) -> Vec<u8> {
+    // A shorter file has none.
+    let mut content = vec![0; rng.spread(PAGE_LEN_BYTES as u64, 400_000) as usize];
+    let part_len_bytes = rng.spread(PAGE_LEN_BYTES as u64, 100_000) as usize;
+    for part in content.chunks_mut(part_len_bytes) {
+        if rng.chance(400_000) {
+            part.copy_from_slice(&rng.bytes(part.len()));
+        }
+    }
+    content
 }
 
 /// Gives something below `root` another mode, time or attribute.
@@ -148,6 +198,17 @@ fn link_to(target: &Path) -> Vec<u8> {
 
 /// Fails if something with the same content on both sides has another time or mode, or with `attributes` others of those.
 pub(crate) fn check_metadata(one: &Path, other: &Path, attributes: bool) -> Result<(), Violation> {
+    let [tree, there] = [read(one)?.0, read(other)?.0];
+    for (path, _) in
+        tree.iter().filter(|(path, content)| content.is_some() && there.get(*path) == Some(content))
+    {
+        // A hole on one side is one on the other.
+        let [here, there] = [one, other].map(|root| fs::symlink_metadata(root.join(path)));
+        let (here, there) = (here?.blocks(), there?.blocks());
+        if here != there {
+            return Err(Violation::OtherMetadata { what: format!("{path} has {here} and {there} blocks") });
+        }
+    }
     let differences = xtask::tree::differences(one, other).map_err(set_up)?;
     let counts = |difference: Difference| {
         !difference.is_content() && (attributes || difference != Difference::Attributes)
@@ -190,10 +251,20 @@ pub(crate) fn write(tree: &Tree, root: &Path) -> io::Result<()> {
 
 /// Writes a file. When that was is drawn from its content: the time on the wall would be another in the next run.
 pub(crate) fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    fs::write(path, content)?;
+    write_pages(path, content)?;
     let drawn = content.iter().fold(content.len() as u64, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte));
     let written_at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + drawn % 1_000_000);
     File::options().write(true).open(path)?.set_modified(written_at)
+}
+
+/// The same without its time. Zeros are holes, but in a file that is too short for any.
+pub(crate) fn write_pages(path: &Path, content: &[u8]) -> io::Result<()> {
+    let file = File::create(path)?;
+    file.set_len(content.len() as u64)?;
+    let pages = (0..).step_by(PAGE_LEN_BYTES).zip(content.chunks(PAGE_LEN_BYTES));
+    let is_short = content.len() < PAGE_LEN_BYTES;
+    let mut written = pages.filter(|(_, page)| is_short || page.iter().any(|byte| *byte != 0));
+    written.try_for_each(|(at, page)| file.write_all_at(page, at))
 }
 
 /// Everything below `root`, but for what goes by a name of shiplane's own; those names.
@@ -223,6 +294,9 @@ pub(crate) fn read(root: &Path) -> io::Result<(Tree, Vec<String>)> {
 fn is_own(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".shiplane-"))
 }
+
+/// Of memory, and so of a file system in it.
+pub(crate) const PAGE_LEN_BYTES: usize = 4096;
 
 /// Ordinary, long, of another script, and one that sorts before its directory's separator.
 const NAMES: [&str; 5] =
@@ -290,6 +364,24 @@ mod tests {
             }
         }
         assert_eq!(differs(true), None);
+        let path =
+            drawn.iter().find(|(_, content)| content.as_ref().is_some_and(|content| content.len() > 8192));
+        let (path, content) = path.expect("a file of more than two pages");
+        let mut content = content.clone().expect("a file");
+        content[..PAGE_LEN_BYTES].fill(0);
+        for side in [&from, &to] {
+            write_file(&side.join(path), &content).expect("a file with a hole");
+            Metadata::of(&from.join(path)).expect("metadata").apply(&side.join(path)).expect("the same");
+        }
+        assert_eq!(differs(true), None);
+        File::options()
+            .write(true)
+            .open(to.join(path))
+            .expect("a file")
+            .write_all_at(&[0], 0)
+            .expect("a page");
+        Metadata::of(&from.join(path)).expect("metadata").apply(&to.join(path)).expect("the same");
+        assert!(differs(true).is_some_and(|said| said.contains(path) && said.ends_with("blocks")));
         fs::copy(to.join("h.0"), to.join("alone")).expect("a copy");
         fs::rename(to.join("alone"), to.join("h.0")).expect("a name");
         assert_ne!(linked(&from).expect("names"), linked(&to).expect("names"));

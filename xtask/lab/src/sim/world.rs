@@ -157,14 +157,12 @@ impl World {
             identities.reverse();
         }
         let [client, server] = identities;
-        Ok(Self {
-            client: Machine::new(scratch.join("client"), client, 1)?,
-            server: Machine::new(scratch.join("server"), server, 2)?,
-            rng: rng.into(),
-            began: Instant::now(),
-            network,
-            scenario,
-        })
+        let client = Machine::new(scratch.join("client"), client, 1)?;
+        let server = Machine::new(scratch.join("server"), server, 2)?;
+        for machine in [&client, &server].into_iter().filter(|_| scenario.holes) {
+            tree::pass_on_group(&machine.files())?;
+        }
+        Ok(Self { client, server, rng: rng.into(), began: Instant::now(), network, scenario })
     }
 
     fn machine(&self, side: Side) -> &Arc<Machine> {

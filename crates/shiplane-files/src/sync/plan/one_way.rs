@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use shiplane_wire::RelPath;
 
 use super::{
-    super::manifest::{FileState, LinkState, Manifest, Node, Stamp, side_by_side},
-    Consent, Merge, Outcome, PlanError, Side, changed, check_deletions, describe, edited, merge_modes,
+    super::manifest::{Manifest, Node, Stamp, side_by_side},
+    Consent, Merge, Outcome, PlanError, Side, Why, changed, check_deletions, described, edited, merge_modes,
     with_parents,
 };
 
@@ -40,7 +40,7 @@ pub fn plan_one_way(
         Side::Remote => (local, remote),
         Side::Local => (remote, local),
     };
-    let Wanted { merge, kept } = Wanted::of(base, from, at);
+    let (merge, kept) = wanted(base, from, at);
     if !consent.mass_deletion {
         check_deletions(to, at, &merge.merged)?;
     }
@@ -50,98 +50,59 @@ pub fn plan_one_way(
     Ok(Outcome { merged: merge.merged, actions, one_way: Some(OneWay { to, common, kept }) })
 }
 
-/// What the side that takes is to have.
-struct Wanted<'a> {
-    merge: Merge<'a>,
-    kept: BTreeSet<RelPath>,
-}
-
-/// What becomes of one file or link.
-enum Chosen {
-    Nothing,
-    /// What is there stays, and nothing is amiss.
-    Own(Node),
-    /// What is there stays, in place of what the other side has.
-    Kept(Node),
-    Taken(Node),
-}
-
-impl<'a> Wanted<'a> {
-    fn of(base: &'a Manifest, from: &Manifest, at: &Manifest) -> Self {
-        let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), Vec::new());
-        let (mut kept, mut outlived, mut restored) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let merge = |[was, theirs, own]: [Option<Stamp>; 3]| match (theirs, own) {
-            (Some(theirs), Some(own)) => stamp(was, theirs, own),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => Stamp::UNKNOWN,
-        };
-        for (path, nodes) in side_by_side([base, from, at]) {
-            // Beneath a file that stays there is no room.
-            let mut above = std::iter::successors(path.parent(), RelPath::parent);
-            if !kept.is_empty() && above.any(|above| kept.contains(&above) && leaves.contains_key(&above)) {
-                continue;
-            }
-            let [was, theirs, own] = nodes.map(|node| node.filter(|node| !node.is_directory()));
-            let [was_directory, is_there, is_here] = nodes.map(|node| node.is_some_and(Node::is_directory));
-            let leaf = match choose(was, theirs, own, is_there) {
-                Chosen::Nothing => None,
-                Chosen::Own(leaf) => Some(leaf),
-                Chosen::Kept(leaf) => {
-                    kept.insert(path.clone());
-                    Some(leaf)
-                }
-                Chosen::Taken(leaf) => {
-                    if own.is_none() && !is_here && was.is_some() {
-                        let is_edited = was.is_some_and(|was| !was.is_same(&leaf));
-                        if is_edited { &mut outlived } else { &mut restored }.insert(path.clone());
-                    }
-                    Some(leaf)
-                }
-            };
-            if let Some(leaf) = leaf {
-                leaves.insert(path.clone(), leaf);
-            }
-            let is_kept = kept.contains(path);
-            if !is_kept && (is_there || is_here && !was_directory) {
-                directories.push((path.clone(), nodes));
-            }
+/// What the side that takes is to have, and where it keeps a version of its own.
+fn wanted<'a>(base: &'a Manifest, from: &Manifest, at: &Manifest) -> (Merge<'a>, BTreeSet<RelPath>) {
+    let (mut leaves, mut directories) = (BTreeMap::<RelPath, Node>::new(), Vec::new());
+    let (mut kept, mut deleted) = (BTreeSet::new(), BTreeMap::new());
+    let sides = [base, from, at];
+    for (path, nodes) in side_by_side(sides) {
+        // Beneath a file that stays there is no room.
+        let mut above = std::iter::successors(path.parent(), RelPath::parent);
+        if !kept.is_empty() && above.any(|above| kept.contains(&above) && leaves.contains_key(&above)) {
+            continue;
         }
-        let above = with_parents([base, from, at], directories, &leaves, merge);
-        // A file of the other side whose name a directory has that stays.
-        let in_the_way: Vec<_> = leaves.keys().filter(|path| above.contains_key(path)).cloned().collect();
-        for path in in_the_way {
-            leaves.remove(&path);
-            kept.insert(path);
+        let [was, theirs, own] = nodes.map(|node| node.filter(|node| !node.is_directory()));
+        let [was_directory, is_there, is_here] = nodes.map(|node| node.is_some_and(Node::is_directory));
+        let (leaf, is_kept) = choose(was, theirs, own, is_there);
+        if is_kept {
+            kept.insert(path.clone());
+        } else if is_there || is_here && !was_directory {
+            directories.push((path.clone(), nodes));
         }
-        let mut merged = Manifest::of_nodes(above.into_iter().chain(leaves), Vec::new());
-        describe(&mut merged, [base, from, at], &BTreeMap::new());
-        Self { merge: Merge { merged, renamed: BTreeMap::new(), outlived, restored, base }, kept }
+        let Some(leaf) = leaf else { continue };
+        if let Some(was) = was.filter(|_| own.is_none() && !is_here) {
+            let why = if was.is_same(&leaf) { Why::Restored } else { Why::EditOutlivesDeletion };
+            deleted.insert(path.clone(), why);
+        }
+        leaves.insert(path.clone(), leaf);
     }
+    let (above, leaves, in_the_way) = with_parents(sides, directories, leaves, stamp);
+    // Files of the other side whose names directories have that stay.
+    kept.extend(in_the_way.into_keys());
+    let renamed = BTreeMap::new();
+    (Merge { merged: described(above, leaves, sides, &renamed), renamed, deleted, base }, kept)
 }
 
-/// The rules for one file or link.
-fn choose(was: Option<&Node>, theirs: Option<&Node>, own: Option<&Node>, is_directory_there: bool) -> Chosen {
+/// The rules for one file or link: what the side that takes is to have, and whether that is its own in place of the other's.
+fn choose(
+    was: Option<&Node>,
+    theirs: Option<&Node>,
+    own: Option<&Node>,
+    is_directory_there: bool,
+) -> (Option<Node>, bool) {
     let is_unchanged = |own: &Node| was.is_some_and(|was| was.is_same(own));
     match (theirs, own) {
-        (None, None) => Chosen::Nothing,
-        (Some(theirs), None) => Chosen::Taken(theirs.clone()),
+        (None, None) => (None, false),
+        (Some(theirs), None) => (Some(theirs.clone()), false),
         // Deleted there.
-        (None, Some(own)) if is_unchanged(own) => Chosen::Nothing,
-        (None, Some(own)) if was.is_some() || is_directory_there => Chosen::Kept(own.clone()),
-        (None, Some(own)) => Chosen::Own(own.clone()),
-        (Some(theirs), Some(own)) if theirs.is_same(own) => Chosen::Taken(same(was, theirs, own)),
-        (Some(theirs), Some(own)) if is_unchanged(own) => Chosen::Taken(edited(was, theirs, own)),
-        (Some(_), Some(own)) => Chosen::Kept(own.clone()),
-    }
-}
-
-/// What both have. Of mode and time, what only the side that takes has changed stays.
-fn same(was: Option<&Node>, theirs: &Node, own: &Node) -> Node {
-    let stamp = stamp(was.map(Node::stamp), theirs.stamp(), own.stamp());
-    match own {
-        Node::File(own) => Node::File(FileState { stamp, ..*own }),
-        Node::Link(own) => Node::Link(LinkState { mtime: stamp.mtime, ..own.clone() }),
-        Node::Directory(_) => Node::Directory(stamp),
+        (None, Some(own)) if is_unchanged(own) => (None, false),
+        (None, Some(own)) => (Some(own.clone()), was.is_some() || is_directory_there),
+        // Of mode and time, what only this side has changed stays.
+        (Some(theirs), Some(own)) if theirs.is_same(own) => {
+            (Some(own.with_stamp(stamp(was.map(Node::stamp), theirs.stamp(), own.stamp()))), false)
+        }
+        (Some(theirs), Some(own)) if is_unchanged(own) => (Some(edited(was, theirs, own)), false),
+        (Some(_), Some(own)) => (Some(own.clone()), true),
     }
 }
 

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use shiplane_wire::{LinkTarget, Mtime};
 
+use super::super::manifest::LinkState;
 use super::*;
 
 mod one_way;
@@ -417,6 +418,13 @@ fn directories_have_modes_and_times_too_and_a_cut_sync_does_not_make_them_later(
     assert_eq!(outcome.merged, directory(0o700, 8));
     let told: Vec<_> = outcome.actions.iter().map(|action| (action.side, action.change.clone())).collect();
     assert_eq!(told, [(Side::Remote, Change::SetMetadata)]);
+    // A bit that gives nobody a right does not make it the lower one.
+    for (one, other, both) in [(0o2700, 0o755, 0o2700), (0o1770, 0o2707, 0o3700)] {
+        for (local, remote) in [(one, other), (other, one)] {
+            let outcome = merged(&Manifest::new(), directory(local, 5), directory(remote, 5));
+            assert_eq!(outcome.merged, directory(both, 5));
+        }
+    }
     let outcome = merged(&Manifest::new(), directory(0o755, 5), directory(0o755, 100));
     assert_eq!((outcome.merged, outcome.actions), (directory(0o755, 5), Vec::new()));
 }

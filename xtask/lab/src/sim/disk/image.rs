@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{Inode, Metadata, Names, State, names_in};
+use crate::sim::tree::{PAGE_LEN_BYTES, write_pages};
 
 /// Makes up one of the states that the disk may be in, and puts it below `target`.
 pub(super) fn build(state: &mut State, root: &Path, target: &Path) -> io::Result<()> {
@@ -103,7 +104,7 @@ fn file(state: &mut State, now: &mut Now, inode: Inode, target: &Path) -> io::Re
         (durable, Some(current)) => one_or_the_other(state, durable.unwrap_or_default(), current),
         (durable, None) => durable.unwrap_or_default(),
     };
-    fs::write(target, data)?;
+    write_pages(target, &data)?;
     describe(state, now, inode.number, target)
 }
 
@@ -124,5 +125,3 @@ fn one_or_the_other(state: &mut State, durable: Vec<u8>, current: Vec<u8>) -> Ve
         }
     }
 }
-
-const PAGE_LEN_BYTES: usize = 4096;

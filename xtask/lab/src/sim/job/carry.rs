@@ -43,6 +43,9 @@ impl Carry {
         };
         tree::write(&tree, &from.files())?;
         tree::add_names(&mut tree, &from.files(), &mut rng)?;
+        if world.scenario.holes {
+            tree::add_holes(&mut tree, &from.files(), &mut rng.clone())?;
+        }
         let trap = match tree.iter().find(|(path, content)| content.is_none() && !path.contains('/')) {
             Some((directory, _)) if world.scenario.trap => Some(to.files().join(directory)),
             _ => None,

@@ -60,6 +60,9 @@ impl Sync {
                 let mut tree = tree::draw(&mut sync.rng);
                 tree::write(&tree, &machine.files())?;
                 tree::add_names(&mut tree, &machine.files(), &mut sync.names)?;
+                if world.scenario.holes {
+                    tree::add_holes(&mut tree, &machine.files(), &mut sync.names)?;
+                }
             }
         }
         sync.note_linked(world)?;
@@ -138,6 +141,9 @@ impl Job for Sync {
             }
             for _ in 0..self.names.between(0, 4) {
                 tree::edit_names(&machine.files(), &mut self.names)?;
+            }
+            if world.scenario.holes {
+                tree::edit_holes(&machine.files(), &mut self.names)?;
             }
             machine.adopt()?;
         }

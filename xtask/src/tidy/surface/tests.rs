@@ -33,8 +33,9 @@ fn what_can_be_named_without_a_feature_is_listed() {
     assert_eq!(paths(&listing), ["Other", "Shown", "Theirs", "c::LEN"]);
     assert_eq!((listing.types(), listing.own_types()), (3, 2));
     let text = listing.to_string();
-    assert!(text.contains("Shown: pub enum Shown [Debug]\n    A { b: u8 }\n    C(String)\n"), "{text}");
-    assert!(text.contains("c::LEN: pub const LEN: usize\n"), "{text}");
+    let shown = "// Shown\n#[derive(Debug)]\npub enum Shown {\n    A { b: u8 },\n    C(String),\n}\n";
+    assert!(text.contains(shown), "{text}");
+    assert!(text.contains("// c::LEN\npub const LEN: usize = 1;\n"), "{text}");
 }
 
 #[test]
@@ -54,7 +55,8 @@ fn methods_are_those_of_the_type_and_of_macros_in_its_impls() {
         ("c.rs", "struct Job;\nimpl Job {\n    pub fn not_this(&self) {}\n}\n"),
     ]);
     let text = listing.to_string();
-    let expected = "Job: pub struct Job\n    pub fn new(len: u8) -> Self\n    pub fn rate(self) -> crate::Job\n    impl Clone\n";
+    let expected = "pub struct Job {}\nimpl Job {\n    pub fn new(len: u8) -> Self {}\n    pub fn rate(self) -> crate::Job {}\n}\n\
+                    impl Clone for Job {}\n";
     assert!(text.ends_with(expected), "{text}");
 }
 

@@ -101,7 +101,6 @@ struct Measurement {
     /// The lane's own program, if large files are carried over links.
     lane: Option<PathBuf>,
     runs: u32,
-    seed: u64,
 }
 
 impl Measurement {
@@ -133,7 +132,7 @@ impl Measurement {
             if let (Some(link), Some(program)) = (row.link.filter(|_| row.has_lane()), &self.lane) {
                 for (products, lane) in &mut lanes {
                     interrupt::check()?;
-                    let link = Link::new(link, self.seed + u64::from(number))?;
+                    let link = Link::new(link, number.into())?;
                     let flow =
                         Flow::start(&link, program, *products, row.file_bytes() >> 20, 60)?.finish()?;
                     println!("  {:28} {:.1} Mbit/s", lane.name, flow.mbit_s);
@@ -149,7 +148,7 @@ impl Measurement {
 
     /// Carries the item once and looks at what arrived.
     fn once(&self, row: &Row, data: &Data, contender: &Contender, number: u32) -> Result<Sample> {
-        let link = row.link.map(|link| Link::new(link, self.seed + u64::from(number))).transpose()?;
+        let link = row.link.map(|link| Link::new(link, number.into())).transpose()?;
         let ends = Ends { link: link.as_ref(), verb: contender.verb(row.verb) };
         let paths = data.paths(&contender.slug())?;
         let job = Job::new(row.link, ends.verb, data, &paths)?;
@@ -165,7 +164,7 @@ impl Measurement {
         let mut used_before = Duration::ZERO;
         if contender.program == Program::Shiplane(Way::Second) {
             client()?.ended.expect_success("the first receiver")?;
-            used_before = crate::stats::cpu_time(serving.pid())?;
+            used_before = crate::stats::cpu_time(serving.running.pid())?;
             paths.clear_file()?;
         }
         if link.is_none() {
@@ -174,9 +173,14 @@ impl Measurement {
         let before = counts(link.as_ref());
         let finished = client()?;
         let after = counts(link.as_ref());
-        let time = finished.time + serving.import();
-        let (end, said) = (finished.end(), serving.said());
-        let end = if let End::Failed(why) = end { End::Failed(format!("{why}{said}")) } else { end };
+        let time = finished.time + serving.import;
+        let end = match finished.end() {
+            End::Failed(why) => {
+                let said = serving.running.said_until_now().join("\n");
+                End::Failed(format!("{why}; the server: {said}"))
+            }
+            end => end,
+        };
         let (mut server, mut bytes) = (Usage::default(), data.bytes);
         if end == End::Done {
             server = serving.stop()?;

@@ -2,20 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xtask::driver::Verb;
 use xtask::scratch::{self, Scratch};
 
-use super::programs::{Contender, Labelled, Program, Programs, Way};
+use super::programs::{Contender, Program, Programs, Way};
 use super::report::{self, Section};
 use super::workload::{DIRECTORIES, EDITS, Workload};
 use super::{LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What is measured
-    #[arg(value_enum, default_value = "file")]
-    what: What,
+    /// One large file, a tree of small ones, the same tree again, a large file that was edited since the last transfer, or
+    /// two receivers of one large file from one server, one after the other
+    #[arg(value_parser = NAMES, default_value = NAMES[0])]
+    what: String,
     /// Size of a large file, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     size_mib: u64,
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     /// Measure this program instead of a build of this tree; repeat to compare several. The first one is
     /// judged by the targets
     #[arg(long, value_name = "[LABEL=]PATH")]
-    shiplane: Vec<Labelled>,
+    shiplane: Vec<String>,
     /// Keep all cores busy with other programs of the same priority
     #[arg(long)]
     busy: bool,
@@ -43,51 +44,32 @@ pub(crate) struct Args {
     docs: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum What {
-    /// One large file
-    File,
-    /// A tree of small files
-    Small,
-    /// The same tree again, unchanged
-    Unchanged,
-    /// A large file, edited since the last transfer
-    Edited,
-    /// Two receivers of one large file from one server, one after the other
-    Second,
-}
-
 impl Args {
-    fn row(&self) -> Row {
-        let bytes = self.size_mib << 20;
-        let usual: &[Way] = &[Way::Verified, Way::Durable];
-        let (name, workload, ways, others): (_, _, _, &[Program]) = match self.what {
-            What::File => ("file", Workload::File(bytes), usual, &OTHERS),
-            What::Small => ("small", Workload::Tree(self.files), usual, &OTHERS_FOR_TREES),
-            What::Unchanged => (
-                "unchanged",
-                Workload::Unchanged(self.files),
-                &[Way::Verified, Way::Durable, Way::Sync][..],
-                &OTHERS_THAT_COMPARE,
-            ),
-            What::Edited => ("edited", Workload::Edited(bytes), usual, &OTHERS_THAT_COMPARE),
-            What::Second => ("second", Workload::File(bytes), &[Way::Verified, Way::Second][..], &[]),
+    fn rows(&self) -> [Row; 5] {
+        let row = |name, workload, ways, others| {
+            let (link, verb, is_busy, must) = (None, Verb::Get, self.busy, Must::Usual);
+            Row { name, link, verb, workload, ways, others, is_busy, must }
         };
-        let (link, verb, is_busy, must) = (None, Verb::Get, self.busy, Must::Usual);
-        Row { name, link, verb, workload, ways, others, is_busy, must }
+        let (bytes, usual) = (self.size_mib << 20, &[Way::Verified, Way::Durable][..]);
+        let all = &[Way::Verified, Way::Durable, Way::Sync];
+        [
+            row(NAMES[0], Workload::File(bytes), usual, &OTHERS[..]),
+            row(NAMES[1], Workload::Tree(self.files), usual, &OTHERS_FOR_TREES),
+            row(NAMES[2], Workload::Unchanged(self.files), all, &OTHERS_THAT_COMPARE),
+            row(NAMES[3], Workload::Edited(bytes), usual, &OTHERS_THAT_COMPARE),
+            row(NAMES[4], Workload::File(bytes), &[Way::Verified, Way::Second], &[]),
+        ]
     }
 
     /// How the runs were made, and what a reader of the figures must know.
     fn head(&self, row: &Row, directory: &Path, is_alone: bool) -> String {
         let what = match row.workload {
-            Workload::File(_) => String::new(),
-            Workload::Edited(_) => {
-                format!(
-                    ", of which {EDITS} places of 4 KiB and two bytes at the front differ from what is there"
-                )
-            }
-            Workload::Tree(_) => format!(" in {DIRECTORIES} directories"),
-            Workload::Unchanged(_) => ", all of which are there already".to_owned(),
+            Workload::File(_) => "",
+            Workload::Edited(_) => &format!(
+                ", of which {EDITS} places of 4 KiB and two bytes at the front differ from what is there"
+            ),
+            Workload::Tree(_) => &format!(" in {DIRECTORIES} directories"),
+            Workload::Unchanged(_) => ", all of which are there already",
         };
         let busy = if self.busy { ", beside one other program on each core that never rests" } else { "" };
         let alone = if is_alone {
@@ -110,7 +92,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let row = args.row();
+    let row = args.rows().into_iter().find(|row| row.name == args.what).context("no such row")?;
     // Built before the network of the machine may be left behind.
     let ours = Contender::ours(&args.shiplane)?;
     let network = enter_own_network();
@@ -122,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = Scratch::new("shiplane-bench-", Some(&directory))?;
     scratch.expect_room(room_bytes)?;
     let programs = Programs::prepare(ours, args.only.clone(), scratch.path(), LOOPBACK, LOOPBACK)?;
-    let mut bench = Measurement { programs, scratch, lane: None, runs: args.runs, seed: 1 };
+    let mut bench = Measurement { programs, scratch, lane: None, runs: args.runs };
     let measured = bench.compare(&row)?;
     let section = Section::of(&row, &measured);
     let head = args.head(&row, bench.scratch.path(), network.is_ok());
@@ -135,6 +117,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     report::failures(&row, &measured)
 }
+
+const NAMES: [&str; 5] = ["file", "small", "unchanged", "edited", "second"];
 
 const OTHERS: [Program; 6] =
     [Program::Scp, Program::RsyncSsh, Program::Rsync, Program::CurlHttps, Program::Sendme, Program::Qcp];

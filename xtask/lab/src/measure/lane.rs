@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
+use serde::Deserialize;
 use xtask::cargo;
 use xtask::process::Running;
 
@@ -13,16 +13,21 @@ use super::Sample;
 use super::link::{Link, RECEIVER};
 
 /// What a flow measured of itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Measured {
     pub(super) mbit_s: f64,
-    pub(super) seconds: f64,
-    pub(super) lost_percent: f64,
+    seconds: f64,
+    sent_packets: f64,
+    lost_packets: f64,
     /// Of small messages beside the bulk, each acknowledged.
     pub(super) message_p99_ms: f64,
 }
 
 impl Measured {
+    pub(super) fn lost_percent(&self) -> f64 {
+        100.0 * self.lost_packets / self.sent_packets.max(1.0)
+    }
+
     /// As a run of a program.
     pub(super) fn sample(&self) -> Sample {
         let (time, bytes) = (Duration::from_secs_f64(self.seconds), self.mbit_s * 125_000.0 * self.seconds);
@@ -61,15 +66,7 @@ impl Flow {
 
     pub(super) fn finish(self) -> Result<Measured> {
         let text = self.sender.wait(self.limit)?.expect_success("lane_flow send")?.lines.concat();
-        let figures: Value = serde_json::from_str(&text).context("lane_flow printed no JSON")?;
-        let figure =
-            |name: &str| figures[name].as_f64().with_context(|| format!("lane_flow printed no {name}"));
-        Ok(Measured {
-            mbit_s: figure("mbit_s")?,
-            seconds: figure("seconds")?,
-            lost_percent: 100.0 * figure("lost_packets")? / figure("sent_packets")?.max(1.0),
-            message_p99_ms: figure("message_p99_ms")?,
-        })
+        serde_json::from_str(&text).with_context(|| format!("lane_flow printed {text:?}"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -44,7 +44,7 @@ impl Link {
         let relay = Relay::new(conditions, seed, tun_a, tun_b);
         let (counts, stop) = (Arc::clone(&relay.pipes[0].counts), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
-        let relay = std::thread::spawn(move || relay.run(&stopped));
+        let relay = thread::spawn(move || relay.run(&stopped));
         let link = Self { conditions, ends, counts, stop, relay: Some(relay) };
         if let Some(kbit) = conditions.bucket_kbit {
             link.sender().set_token_bucket(kbit)?;
@@ -65,12 +65,12 @@ impl Link {
         *self.counts.lock()
     }
 
-    /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on.
-    pub(super) fn set_congestion_control(&self, name: &str) -> Result<()> {
-        for end in &self.ends {
-            end.set("tcp_congestion_control", name)?;
-        }
-        Ok(())
+    /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on. The setting of a
+    /// namespace would have to be one that the machine allows to all its users; a route's need not.
+    pub(super) fn set_congestion_control(&self, control: &str) -> Result<()> {
+        self.ends.iter().map(|end| end.namespace.name()).try_for_each(|name| {
+            ip(&["-n", name, "route", "replace", NETWORK, "dev", name, "congctl", control])
+        })
     }
 }
 
@@ -84,32 +84,10 @@ impl Drop for Link {
     }
 }
 
-/// Lets namespaces use every congestion control that the kernel has; they may use none but those that the machine
-/// allows to all its users. Puts the machine's setting back on drop.
-#[derive(Debug)]
-pub(super) struct AllowedTcp {
-    before: String,
-}
-
-impl AllowedTcp {
-    pub(super) fn all() -> Result<Self> {
-        let before = fs::read_to_string(ALLOWED_TCP).context("cannot ask for TCP's congestion controls")?;
-        fs::write(ALLOWED_TCP, available_tcp()).context("cannot allow all of TCP's congestion controls")?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for AllowedTcp {
-    fn drop(&mut self) {
-        if let Err(failure) = fs::write(ALLOWED_TCP, &self.before) {
-            eprintln!("warning: cannot restore {ALLOWED_TCP}: {failure}");
-        }
-    }
-}
-
 /// The kernel's congestion controls, separated by spaces.
 pub(super) fn available_tcp() -> String {
-    fs::read_to_string(AVAILABLE_TCP).unwrap_or_default().trim().to_owned()
+    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+    available.unwrap_or_default().trim().to_owned()
 }
 
 /// Why a program that needs one of them is missing, if so.
@@ -134,7 +112,7 @@ impl End {
     /// Runs `work` on a thread in this namespace: the programs that it starts are in it too.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let entered = || self.namespace.enter().and_then(|()| work());
-        let outcome = std::thread::scope(|scope| scope.spawn(entered).join());
+        let outcome = thread::scope(|scope| scope.spawn(entered).join());
         outcome.unwrap_or_else(|_| Err(anyhow!("a thread in {} panicked", self.namespace.name())))
     }
 
@@ -197,7 +175,7 @@ impl Relay {
             let now = self.began.elapsed();
             let thaws_at = self.freezes.as_ref().map_or(now, |freezes| freezes.thaws_at(now));
             if thaws_at > now {
-                std::thread::sleep(thaws_at - now);
+                thread::sleep(thaws_at - now);
                 continue;
             }
             for from in 0..2 {
@@ -233,7 +211,7 @@ impl Relay {
         let mut fds = [PollFd::new(a, PollFlags::IN), PollFd::new(b, PollFlags::IN)];
         if poll(&mut fds, Some(&timeout)).is_err() {
             // Interrupted by a signal: the loop looks at `stop`.
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 }
@@ -251,9 +229,7 @@ fn open_tun(name: &str) -> Result<Tun> {
 /// Inside the namespaces nothing else has an address.
 pub(super) const SENDER: &str = "10.9.0.1";
 pub(super) const RECEIVER: &str = "10.9.0.2";
-
-const AVAILABLE_TCP: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-const ALLOWED_TCP: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+const NETWORK: &str = "10.9.0.0/24";
 
 /// Names of devices: several links may exist at once.
 static LINKS: AtomicU32 = AtomicU32::new(0);

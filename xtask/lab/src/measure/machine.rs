@@ -5,6 +5,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
+use procfs::Current as _;
+
 /// The day, for figures that get old. Empty where there is no `date`.
 pub(super) fn today() -> String {
     let output = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
@@ -28,17 +30,14 @@ impl Kind {
     }
 
     /// As the directory of its tables.
-    pub(super) fn slug(self) -> &'static str {
-        match self {
-            Self::A => "kind-a",
-            Self::B => "kind-b",
-        }
+    pub(super) fn slug(self) -> String {
+        format!("kind-{self:?}").to_lowercase()
     }
 }
 
 /// Processor, its features, cores and system.
 pub(super) fn described() -> String {
-    let processor = cpuinfo("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let processor = processor("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // What distributions append says less.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
@@ -58,7 +57,7 @@ pub(super) fn file_system(place: &Path) -> String {
 /// What this processor can do of what hashing and encryption are made for.
 fn features() -> Vec<&'static str> {
     // As x86-64 has them, or AArch64.
-    let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
+    let flags = processor("flags").or_else(|| processor("Features")).unwrap_or_default();
     let has = |flag: &str| flags.split(' ').any(|has| has == flag);
     let all = [
         ("sha_ni", SHA),
@@ -72,10 +71,8 @@ fn features() -> Vec<&'static str> {
 }
 
 /// What the kernel says of the first processor.
-fn cpuinfo(name: &str) -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+fn processor(name: &str) -> Option<String> {
+    procfs::CpuInfo::current().ok()?.get_field(0, name).map(str::to_owned)
 }
 
 const SHA: &str = "instructions for SHA-256";

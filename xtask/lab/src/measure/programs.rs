@@ -4,15 +4,15 @@
 mod servers;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use xtask::driver::{ANY_PORT, Server, Shiplane, Verb};
-use xtask::process::{Usage, find_program};
+use xtask::driver::{Shiplane, Verb};
+use xtask::process::find_program;
 
-use self::servers::{Keys, Other};
+use self::servers::Keys;
+pub(super) use self::servers::Serving;
 use super::link::missing_tcp;
 use super::report::Measured;
 use super::workload::{Data, ITEM, RunPaths, Workload};
@@ -58,30 +58,12 @@ pub(super) struct Contender {
     shiplane: Option<Shiplane>,
 }
 
-/// What `--shiplane` takes: a program of ours and what the tables call it.
-#[derive(Clone, Debug)]
-pub(super) struct Labelled {
-    label: Option<String>,
-    path: PathBuf,
-}
-
-impl std::str::FromStr for Labelled {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let label = text.split_once('=').map(|(label, _)| label.to_owned());
-        let path = text.split_once('=').map_or(text, |(_, path)| path).into();
-        Ok(Self { label, path })
-    }
-}
-
 /// All programs, as far as they are installed.
 pub(super) struct Programs {
     ours: Vec<Contender>,
     /// What the names of the other programs contain that are wanted; all if empty.
     only: Vec<String>,
-    /// None if only our own are run.
-    keys: Option<Keys>,
+    keys: Keys,
 }
 
 /// What is carried, and between which directories.
@@ -98,104 +80,90 @@ pub(super) struct Job<'a> {
     pub(super) goes_on: bool,
 }
 
-/// A server that listens. Killed when dropped.
-pub(super) enum Serving {
-    Ours(Server),
-    Other(Other),
-}
-
 impl Program {
-    pub(super) fn name(self) -> &'static str {
+    /// As the tables call it; the client and the server as they are typed, with names in braces for what differs between
+    /// jobs, where what comes out empty is left out; what a reader must know.
+    fn row(self) -> [&'static str; 4] {
+        let ours = |name| {
+            let client = "shiplane get --ssh {shell} --remote-path {there} {remote} {copy}";
+            [name, client, SSHD, "it checks each chunk"]
+        };
         match self {
-            Self::Shiplane(Way::Durable) => "durable",
-            Self::Shiplane(Way::Verified) => "verified",
-            Self::Shiplane(Way::Sync) => "sync",
-            Self::Shiplane(Way::Second) => "second receiver",
-            Self::Shiplane(Way::OverSsh) => "over ssh",
-            Self::Scp => "scp",
-            Self::RsyncSsh => "rsync over ssh",
-            Self::Rsync => "rsync daemon",
-            Self::RsyncCubic => "rsync daemon, Cubic",
-            Self::CurlHttp => "curl, HTTP",
-            Self::CurlHttps => "curl, HTTPS",
-            Self::Sendme => "sendme",
-            Self::Qcp => "qcp",
-            Self::Login => "ssh login",
-        }
-    }
-
-    fn needs(self) -> &'static [&'static str] {
-        match self {
-            Self::Shiplane(Way::OverSsh) | Self::Login => &["ssh", "sshd", "ssh-keygen"],
-            Self::Shiplane(_) => &[],
-            Self::Scp => &["scp", "ssh", "sshd", "ssh-keygen"],
-            Self::RsyncSsh => &["rsync", "ssh", "sshd", "ssh-keygen"],
-            Self::Rsync | Self::RsyncCubic => &["rsync"],
-            Self::CurlHttp | Self::CurlHttps => &["curl", "nginx", "openssl"],
-            Self::Sendme => &["sendme"],
-            Self::Qcp => &["qcp", "ssh", "sshd", "ssh-keygen"],
-        }
-    }
-
-    /// The programs whose versions count, and what else a reader must know.
-    fn described(self) -> (&'static [&'static str], &'static str) {
-        match self {
-            Self::Shiplane(_) => (&[], "it checks each chunk"),
-            Self::Scp | Self::Login => (&["ssh"], "it checks nothing"),
-            Self::RsyncSsh => (&["rsync", "ssh"], "it checks xxHash or MD5"),
-            Self::Rsync | Self::RsyncCubic => (&["rsync"], "no encryption; it checks xxHash or MD5"),
-            Self::CurlHttp | Self::CurlHttps => (&["curl", "nginx"], "it checks nothing"),
-            Self::Sendme => (&["sendme"], "its import included; it checks BLAKE3"),
-            Self::Qcp => (&["qcp"], "packets of 1,452 bytes; it checks nothing"),
-        }
-    }
-
-    /// The client as it is typed, with names in braces for what differs between jobs; what comes out empty is left out.
-    fn client(self) -> &'static str {
-        match self {
-            Self::Shiplane(_) => "shiplane get --ssh {shell} --remote-path {there} {remote} {copy}",
-            Self::Scp => "scp -q -B -r -F {ssh_config} {remote} {destination}",
-            Self::RsyncSsh => "rsync -a {whole} -e {shell} {remote} {destination}",
-            Self::Rsync | Self::RsyncCubic => "rsync -a {whole} {from} {to}",
-            Self::CurlHttp => "curl -q -sS --fail --noproxy * -C - -o {copy} http://{host}:{port}/{name}",
-            Self::CurlHttps => {
+            Self::Shiplane(Way::Durable) => ours("durable"),
+            Self::Shiplane(Way::Verified) => ours("verified"),
+            Self::Shiplane(Way::Sync) => ours("sync"),
+            Self::Shiplane(Way::Second) => ours("second receiver"),
+            Self::Shiplane(Way::OverSsh) => ours("over ssh"),
+            Self::Scp => {
+                ["scp", "scp -q -B -r -F {ssh_config} {remote} {destination}", SSHD, "it checks nothing"]
+            }
+            Self::RsyncSsh => [
+                "rsync over ssh",
+                "rsync -a {whole} -e {shell} {remote} {destination}",
+                SSHD,
+                "it checks xxHash or MD5",
+            ],
+            Self::Rsync => ["rsync daemon", RSYNC, RSYNCD, "no encryption; it checks xxHash or MD5"],
+            Self::RsyncCubic => ["rsync daemon, Cubic", RSYNC, RSYNCD, Self::Rsync.row()[3]],
+            Self::CurlHttp => [
+                "curl, HTTP",
+                "curl -q -sS --fail --noproxy * -C - -o {copy} http://{host}:{port}/{name}",
+                NGINX,
+                "it checks nothing",
+            ],
+            Self::CurlHttps => [
+                "curl, HTTPS",
                 "curl -q -sS --fail --noproxy * -C - -o {copy} https://{host}:{port}/{name} --tlsv1.3 \
-                 --tls13-ciphers TLS_AES_128_GCM_SHA256 --cacert {keys}/certificate.pem"
-            }
+                 --tls13-ciphers TLS_AES_128_GCM_SHA256 --cacert {keys}/certificate.pem",
+                NGINX,
+                "it checks nothing",
+            ],
             // No relays: both sides are here.
-            Self::Sendme => {
-                "sendme receive --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress {ticket}"
-            }
+            Self::Sendme => [
+                "sendme",
+                "sendme receive --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress {ticket}",
+                "sendme send --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress --ticket-type addresses \
+                 {item}",
+                "its import included; it checks BLAKE3",
+            ],
             // Its own reading of the file finds the host, ssh's reading does the rest.
-            Self::Qcp => {
+            Self::Qcp => [
+                "qcp",
                 "qcp --quiet -4 --tx {rate} --rx {rate} --rtt {rtt} --remote-qcp-binary {qcp} --ssh {ssh} \
-                 --ssh-config {ssh_config} -S -F -S {ssh_config} {recursive} {remote} {destination}"
+                 --ssh-config {ssh_config} -S -F -S {ssh_config} {recursive} {remote} {destination}",
+                SSHD,
+                "packets of 1,452 bytes; it checks nothing",
+            ],
+            Self::Login => {
+                ["ssh login", "ssh -F {ssh_config} shiplane-bench true", SSHD, "it checks nothing"]
             }
-            Self::Login => "ssh -F {ssh_config} shiplane-bench true",
         }
     }
 
-    /// The server, likewise; an sshd for all that travels over ssh.
-    fn server(self) -> &'static str {
-        match self {
-            Self::Rsync | Self::RsyncCubic => "rsync --daemon --no-detach --config {state}/rsyncd.conf",
-            Self::CurlHttp | Self::CurlHttps => "nginx -e stderr -p {state} -c {state}/nginx.conf",
-            Self::Sendme => {
-                "sendme send --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress --ticket-type addresses \
-                 {item}"
-            }
-            // In the foreground, logging to standard error.
-            Self::Shiplane(_) | Self::Scp | Self::RsyncSsh | Self::Qcp | Self::Login => {
-                "sshd -D -e -f {state}/sshd_config"
-            }
-        }
+    pub(super) fn name(self) -> &'static str {
+        self.row()[0]
+    }
+
+    /// The programs of others that it needs.
+    fn tools(self) -> Vec<&'static str> {
+        let [_, client, server, _] = self.row();
+        let mut tools: Vec<_> = [client, server].iter().filter_map(|line| line.split(' ').next()).collect();
+        tools.extend((self == Self::CurlHttps).then_some("openssl"));
+        tools.retain(|tool| *tool != "shiplane");
+        tools.dedup();
+        if self.is_served_by_us() { Vec::new() } else { tools }
+    }
+
+    /// Whether our program is the server as well.
+    fn is_served_by_us(self) -> bool {
+        matches!(self, Self::Shiplane(way) if way != Way::OverSsh)
     }
 
     /// TCP's congestion control on a link, as the kernel calls it.
     pub(super) fn congestion_control(self) -> Option<&'static str> {
         match self {
             Self::RsyncCubic => Some("cubic"),
-            Self::Shiplane(way) if way != Way::OverSsh => None,
+            _ if self.is_served_by_us() => None,
             _ => Some("bbr"),
         }
     }
@@ -207,19 +175,16 @@ impl Program {
 }
 
 impl Contender {
-    /// Our own programs: those that are named, or else the one that is built here.
-    pub(super) fn ours(named: &[Labelled]) -> Result<Vec<Self>> {
+    /// Our own programs: those at `[LABEL=]PATH`, or else the one that is built here.
+    pub(super) fn ours(named: &[String]) -> Result<Vec<Self>> {
         if named.is_empty() {
             return Ok(vec![Self::of("shiplane", Shiplane::built(None)?)]);
         }
-        let contender = |(number, one): (usize, &Labelled)| {
-            let unnamed = match number {
-                0 => "shiplane".to_owned(),
-                _ => format!("shiplane {}", number + 1),
-            };
-            Ok(Self::of(&one.label.clone().unwrap_or(unnamed), Shiplane::built(Some(&one.path))?))
+        let contender = |one: &String| {
+            let (label, path) = one.split_once('=').unwrap_or(("shiplane", one));
+            Ok(Self::of(label, Shiplane::built(Some(Path::new(path)))?))
         };
-        named.iter().enumerate().map(contender).collect()
+        named.iter().map(contender).collect()
     }
 
     pub(super) fn of(name: &str, shiplane: Shiplane) -> Self {
@@ -235,6 +200,11 @@ impl Contender {
         matches!(self.program, Program::Shiplane(_))
     }
 
+    /// Our program, where it is the server as well.
+    fn serves(&self) -> Option<&Shiplane> {
+        self.shiplane.as_ref().filter(|_| self.program.is_served_by_us())
+    }
+
     /// What it does in a row that says `verb`.
     pub(super) fn verb(&self, verb: Verb) -> Verb {
         if self.program == Program::Shiplane(Way::Sync) { Verb::Sync } else { verb }
@@ -248,7 +218,8 @@ impl Contender {
         if let Some(shiplane) = &self.shiplane {
             return format!("{}, {}", version(shiplane.binary()), shiplane.binary().display());
         }
-        let tools = self.program.described().0.iter().filter_map(|tool| find_program(tool));
+        // scp does not tell, and sshd is of the same version.
+        let tools = self.program.tools().into_iter().filter(|tool| *tool != "scp").filter_map(find_program);
         tools.map(|tool| version(&tool)).collect::<Vec<_>>().join(", ")
     }
 }
@@ -262,12 +233,7 @@ impl Programs {
         listen: IpAddr,
         host: IpAddr,
     ) -> Result<Self> {
-        Ok(Self { ours, only, keys: Some(Keys::make(state.join("keys"), listen, host)?) })
-    }
-
-    /// For those who run nothing but our own.
-    pub(super) fn without_others() -> Self {
-        Self { ours: Vec::new(), only: Vec::new(), keys: None }
+        Ok(Self { ours, only, keys: Keys::make(state.join("keys"), listen, host)? })
     }
 
     /// The programs that a row compares, as far as they are wanted and can run.
@@ -301,8 +267,8 @@ impl Programs {
     /// The programs that were measured, each with its version and what it checks, and those that are missing.
     pub(super) fn described(&self, row: &Row, measured: &[Measured]) -> String {
         let contenders = measured.iter().filter_map(|one| one.contender.as_ref());
-        let lines = contenders
-            .map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.described().1));
+        let lines =
+            contenders.map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.row()[3]));
         let missing = row.others.iter().filter(|program| self.is_wanted(**program)).filter_map(|program| {
             let why = missing(*program, row.link.is_some())?;
             Some(format!("- missing: {}: {why}\n", program.name()))
@@ -312,23 +278,16 @@ impl Programs {
 
     /// Starts the server, from the thread whose network it is to run in.
     pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
-        let is_over_ssh = contender.program == Program::Shiplane(Way::OverSsh);
-        if let Some(shiplane) = contender.shiplane.as_ref().filter(|_| !is_over_ssh) {
-            let listen = job.link.map_or(ANY_PORT, |_| "0.0.0.0:7514");
-            let home = job.paths.home("server")?;
-            return Ok(Serving::Ours(shiplane.serve_at(listen, job.served(), &home, job.verb.access())?));
-        }
-        Ok(Serving::Other(self.keys()?.serve(contender, job)?))
+        self.keys.serve(contender, job)
     }
 
     /// The client, not yet started. A later run continues what an earlier one left.
     pub(super) fn client(&self, contender: &Contender, serving: &Serving, job: &Job<'_>) -> Result<Command> {
-        let other = match serving {
-            Serving::Ours(server) => return our_client(contender, server, job),
-            Serving::Other(other) => other,
-        };
-        let names = self.keys()?.names(contender, job, other.port, &other.ticket)?;
-        let words = names.words(contender.program.client());
+        if let Some(shiplane) = contender.serves() {
+            return our_client(contender, shiplane, &serving.ticket, job);
+        }
+        let names = self.keys.names(contender, job, serving.port, &serving.ticket)?;
+        let words = names.words(contender.program.row()[1]);
         let mut command = match &contender.shiplane {
             Some(shiplane) => shiplane.command(&job.paths.home("client")?),
             None => found(&words[0])?,
@@ -336,21 +295,16 @@ impl Programs {
         command.args(&words[1..]).current_dir(&job.paths.destination);
         Ok(command)
     }
-
-    fn keys(&self) -> Result<&Keys> {
-        self.keys.as_ref().context("only our own program was asked for")
-    }
 }
 
-fn our_client(contender: &Contender, server: &Server, job: &Job<'_>) -> Result<Command> {
-    let shiplane = contender.shiplane.as_ref().context("a client of ours without a program")?;
+fn our_client(contender: &Contender, shiplane: &Shiplane, ticket: &str, job: &Job<'_>) -> Result<Command> {
     let local = match job.verb {
         Verb::Get => job.paths.destination.clone(),
         Verb::Push => job.source.join(ITEM),
         Verb::Sync if job.link.is_some() => job.source.to_path_buf(),
         Verb::Sync => job.paths.destination.clone(),
     };
-    let mut command = shiplane.client(job.verb, &local, server.ticket(), &job.paths.home("client")?);
+    let mut command = shiplane.client(job.verb, &local, ticket, &job.paths.home("client")?);
     command.arg(if job.link.is_some() { "--json" } else { "--quiet" });
     if matches!(contender.program, Program::Shiplane(Way::Verified | Way::Second)) {
         command.args(["--durability", "verified"]);
@@ -361,7 +315,7 @@ fn our_client(contender: &Contender, server: &Server, job: &Job<'_>) -> Result<C
 
 fn missing(program: Program, has_link: bool) -> Option<String> {
     let tcp = program.congestion_control().filter(|_| has_link).and_then(missing_tcp);
-    let absent = || program.needs().iter().find(|name| find_program(name).is_none());
+    let absent = || program.tools().into_iter().find(|name| find_program(name).is_none());
     tcp.or_else(|| absent().map(|name| format!("{name} is not installed")))
 }
 
@@ -388,38 +342,6 @@ impl<'a> Job<'a> {
     }
 }
 
-impl Serving {
-    pub(super) fn pid(&self) -> u32 {
-        match self {
-            Self::Ours(server) => server.running().pid(),
-            Self::Other(other) => other.running.pid(),
-        }
-    }
-
-    /// What it had to do before it could serve.
-    pub(super) fn import(&self) -> Duration {
-        match self {
-            Self::Ours(_) => Duration::ZERO,
-            Self::Other(other) => other.import,
-        }
-    }
-
-    /// The end of its log, if it has one.
-    pub(super) fn said(&self) -> String {
-        match self {
-            Self::Ours(server) => format!("; the server: {}", server.running().said_until_now().join("\n")),
-            Self::Other(_) => String::new(),
-        }
-    }
-
-    pub(super) fn stop(self) -> Result<Usage> {
-        match self {
-            Self::Ours(server) => Ok(server.stop()?.used),
-            Self::Other(other) => other.stop(),
-        }
-    }
-}
-
 fn found(program: &str) -> Result<Command> {
     find_program(program).map(Command::new).with_context(|| format!("{program} is not installed"))
 }
@@ -427,8 +349,9 @@ fn found(program: &str) -> Result<Command> {
 /// The first line that a program prints when asked, on whichever output.
 fn version(program: &Path) -> String {
     let option = match program.file_name().and_then(|name| name.to_str()) {
-        Some("ssh") => "-V",
+        Some("ssh" | "sshd") => "-V",
         Some("nginx") => "-v",
+        Some("openssl") => "version",
         _ => "--version",
     };
     let output = Command::new(program).arg(option).stdin(Stdio::null()).output();
@@ -440,14 +363,8 @@ fn version(program: &Path) -> String {
     line.split(['(', ',']).next().unwrap_or_default().trim().chars().take(60).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_stands_before_the_path() {
-        let parsed = |text: &str| text.parse::<Labelled>().map(|one| (one.label, one.path)).unwrap();
-        assert_eq!(parsed("old=/a/b"), (Some("old".to_owned()), "/a/b".into()));
-        assert_eq!(parsed("/a/b"), (None, "/a/b".into()));
-    }
-}
+/// In the foreground, logging to standard error.
+const SSHD: &str = "sshd -D -e -f {state}/sshd_config";
+const RSYNC: &str = "rsync -a {whole} {from} {to}";
+const RSYNCD: &str = "rsync --daemon --no-detach --config {state}/rsyncd.conf";
+const NGINX: &str = "nginx -e stderr -p {state} -c {state}/nginx.conf";

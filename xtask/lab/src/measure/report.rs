@@ -71,7 +71,7 @@ impl Section {
             Some(_) => link_cells(row, one, perfect),
             None => loopback_cells(row, one),
         }));
-        let mut targets = vec![units::cells("target|median|rounds|must|holds|aim|holds")];
+        let mut targets = vec![units::cells(TARGETS)];
         targets.extend(targets_of(row, Kind::here(), measured).iter().map(Target::row));
         Self { title: row.name.to_owned(), tables: vec![rows, targets] }
     }
@@ -212,32 +212,23 @@ pub(super) fn dash() -> String {
     "–".to_owned()
 }
 
-/// A mark to be reached, and one to be aimed at. None where the figure is only told.
+/// A figure, with a mark to be reached and one to be aimed at, as far as there are any.
 #[derive(Debug)]
 struct Target {
     what: &'static str,
     /// Of each round; empty if a program that it takes is missing.
     values: Vec<f64>,
     is_floor: bool,
-    must: Option<f64>,
-    aim: Option<f64>,
+    marks: Vec<f64>,
 }
 
 impl Target {
-    fn at_least(what: &'static str, must: f64, values: Vec<f64>) -> Self {
-        Self { what, values, is_floor: true, must: Some(must), aim: None }
+    fn at_least(what: &'static str, marks: &[f64], values: Vec<f64>) -> Self {
+        Self { what, values, is_floor: true, marks: marks.to_vec() }
     }
 
-    fn at_most(what: &'static str, must: f64, values: Vec<f64>) -> Self {
-        Self { is_floor: false, ..Self::at_least(what, must, values) }
-    }
-
-    fn told(what: &'static str, values: Vec<f64>) -> Self {
-        Self { what, values, is_floor: false, must: None, aim: None }
-    }
-
-    fn aim(self, aim: f64) -> Self {
-        Self { aim: Some(aim), ..self }
+    fn at_most(what: &'static str, marks: &[f64], values: Vec<f64>) -> Self {
+        Self { is_floor: false, ..Self::at_least(what, marks, values) }
     }
 
     fn row(&self) -> Vec<String> {
@@ -247,15 +238,12 @@ impl Target {
             value.map_or_else(|| "something is missing".to_owned(), two),
             value.map_or_else(String::new, |_| range(&self.values)),
         ];
-        for bound in [self.must, self.aim] {
-            let Some(bound) = bound else {
-                row.extend([String::new(), String::new()]);
-                continue;
-            };
-            let holds = |value: f64| if self.is_floor { value >= bound } else { value <= bound };
-            row.push(format!("{} {bound}", if self.is_floor { "≥" } else { "≤" }));
+        for mark in &self.marks {
+            let holds = |value: f64| if self.is_floor { value >= *mark } else { value <= *mark };
+            row.push(format!("{} {mark}", if self.is_floor { "≥" } else { "≤" }));
             row.push(value.map_or("?", |value| yes_or_no(holds(value))).to_owned());
         }
+        row.resize(TARGETS.split('|').count(), String::new());
         row
     }
 }
@@ -300,24 +288,24 @@ impl Judged<'_> {
                 let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3.0 * rtt_s);
                 let needed_mbit_s = needed_s.map(|needed| self.row.file_bytes() as f64 * 8e-6 / needed);
                 let what = "rate ÷ that of 1.03 times the perfect window's time and 3 round trips";
-                Target::at_least(what, 1.0, needed_mbit_s.map(rate_by).unwrap_or_default())
+                Target::at_least(what, &[1.0], needed_mbit_s.map(rate_by).unwrap_or_default())
             }
             Must::Rsync => {
                 let values = self.ratio(DURABLE, Program::Rsync, Sample::mbit_s);
-                Target::at_least("rate ÷ that of rsync over BBR", 1.0, values)
+                Target::at_least("rate ÷ that of rsync over BBR", &[1.0], values)
             }
-            Must::OfLink(must) => Target::at_least("rate ÷ link", must, rate_by(link.rate_mbit)),
+            Must::OfLink(must) => Target::at_least("rate ÷ link", &[must], rate_by(link.rate_mbit)),
             Must::RoundTrips(must) => {
                 let times = self.each(DURABLE, seconds).into_iter();
-                Target::at_most("round trips", must, times.map(|time| time / rtt_s).collect())
+                Target::at_most("round trips", &[must], times.map(|time| time / rtt_s).collect())
             }
             Must::BeyondLogin(must) => {
                 let times = self.each(OVER_SSH, seconds).into_iter().zip(self.each(Program::Login, seconds));
                 let values = times.map(|(ours, login)| (ours - login) / rtt_s).collect();
-                Target::at_most("round trips beyond a login", must, values)
+                Target::at_most("round trips beyond a login", &[must], values)
             }
             Must::Scp => {
-                Target::at_least("rate ÷ scp's", 1.0, self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s))
+                Target::at_least("rate ÷ scp's", &[1.0], self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s))
             }
             Must::Usual => return None,
         })
@@ -331,37 +319,36 @@ impl Judged<'_> {
             _ if self.row.ways.contains(&Way::Second) => {
                 let cpu = self.ratio(SECOND, VERIFIED, |sample| sample.server.cpu.as_secs_f64());
                 vec![
-                    Target::told("time, second receiver ÷ first", time(SECOND, VERIFIED)),
-                    Target::told("CPU-s at the source, second ÷ first", cpu),
+                    at_most("time, second receiver ÷ first", &[], time(SECOND, VERIFIED)),
+                    at_most("CPU-s at the source, second ÷ first", &[], cpu),
                 ]
             }
             Workload::File(_) => {
-                let (rate, rate_aim, cpu, cpu_aim) = match kind {
-                    Kind::A => (0.95, 1.15, 1.0, 0.85),
-                    Kind::B => (0.9, 1.0, 1.25, 1.1),
+                let (rate, cpu) = match kind {
+                    Kind::A => ([0.95, 1.15], [1.0, 0.85]),
+                    Kind::B => ([0.9, 1.0], [1.25, 1.1]),
                 };
                 let cpu_to_curl = self.ratio(VERIFIED, curl, Sample::cpu);
                 let to_scp = time(Program::Scp, VERIFIED);
                 vec![
-                    at_least("rate ÷ that of curl over HTTPS, verified", rate, time(curl, VERIFIED))
-                        .aim(rate_aim),
-                    at_least("rate ÷ scp's, verified", 1.6, to_scp).aim(2.2),
-                    at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl).aim(cpu_aim),
+                    at_least("rate ÷ that of curl over HTTPS, verified", &rate, time(curl, VERIFIED)),
+                    at_least("rate ÷ scp's, verified", &[1.6, 2.2], to_scp),
+                    at_most("CPU-s of both sides ÷ those of curl and nginx", &cpu, cpu_to_curl),
                 ]
             }
             Workload::Tree(_) => {
-                vec![at_most("time ÷ rsync daemon's, verified", 0.8, time(VERIFIED, rsync)).aim(0.6)]
+                vec![at_most("time ÷ rsync daemon's, verified", &[0.8, 0.6], time(VERIFIED, rsync))]
             }
             Workload::Unchanged(_) => vec![
-                at_most("time of get ÷ rsync daemon's", 0.3, time(DURABLE, rsync)).aim(0.2),
-                at_most("time of sync ÷ rsync daemon's", 0.5, time(SYNC, rsync)).aim(0.35),
+                at_most("time of get ÷ rsync daemon's", &[0.3, 0.2], time(DURABLE, rsync)),
+                at_most("time of sync ÷ rsync daemon's", &[0.5, 0.35], time(SYNC, rsync)),
             ],
             Workload::Edited(_) => {
                 let wire = |sample: &Sample| sample.wire_bytes.map_or(f64::NAN, |bytes| bytes as f64);
                 let wire = self.ratio(VERIFIED, rsync, wire);
                 vec![
-                    at_most("time ÷ rsync daemon's, verified", 1.0, time(VERIFIED, rsync)).aim(0.7),
-                    at_most("bytes on the wire ÷ rsync daemon's", 0.5, wire).aim(0.4),
+                    at_most("time ÷ rsync daemon's, verified", &[1.0, 0.7], time(VERIFIED, rsync)),
+                    at_most("bytes on the wire ÷ rsync daemon's", &[0.5, 0.4], wire),
                 ]
             }
         };
@@ -369,7 +356,7 @@ impl Judged<'_> {
         let ours = self.measured.iter().filter(|one| one.is_ours()).flat_map(|one| &one.samples);
         let peak = ours.map(Sample::peak_bytes).max().map(|bytes| bytes as f64 / f64::from(1 << 20));
         let values = peak.into_iter().collect();
-        targets.push(at_most("peak memory of either side, MiB", 48.0, values).aim(24.0));
+        targets.push(at_most("peak memory of either side, MiB", &[48.0, 24.0], values));
         targets
     }
 }
@@ -398,6 +385,8 @@ fn markdown(rows: &[Vec<String>]) -> String {
 
 /// What the lane in a bench is called, with a window fixed at 1.1 bandwidth-delay products.
 pub(super) const PERFECT: &str = "perfect window";
+
+const TARGETS: &str = "target|median|rounds|must|holds|aim|holds";
 
 const LOOPBACK: &str = "|time|runs|GB/s|CPU-s/GB|server|client|peak of server|client|on the wire";
 

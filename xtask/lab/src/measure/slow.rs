@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask crash` runs them with our own program and fails if a kill costs too much, `wan` compares others with it.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use super::programs::{Contender, Job, Program, Programs};
 use super::report::{Section, dash, yes_or_no};
 use super::transfer::{Finished, most_said};
 use super::workload::{Data, ITEM, Workload};
-use super::{Conditions, Ends, Link, Measurement, wan};
+use super::{Conditions, Ends, Link, Measurement, SENDER, wan};
 
 /// What is transferred, over what, and when it is killed.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +49,9 @@ pub(crate) fn missing() -> Option<&'static str> {
 pub(crate) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>>> {
     let scratch = Scratch::in_memory("shiplane-slow-")?;
     println!("killing transfers over slow links");
-    let programs = Programs::without_others();
     let ours = Contender::of("shiplane", shiplane.clone());
+    let (listen, host) = (IpAddr::from([0, 0, 0, 0]), SENDER.parse()?);
+    let programs = Programs::prepare(vec![ours.clone()], Vec::new(), scratch.path(), listen, host)?;
     let cases = if is_short { SHORT } else { FULL }.iter();
     let cases = cases.flat_map(|case| [Verb::Get, Verb::Push, Verb::Sync].map(|verb| Case { verb, ..*case }));
     let rows = run_all(&programs, cases.map(|case| (case, ours.clone())).collect(), &scratch)?;

@@ -13,9 +13,8 @@ use xtask::driver::Verb;
 use xtask::process::find_program;
 use xtask::scratch::Scratch;
 
-use super::link::{AllowedTcp, available_tcp};
-use super::pipe::Freeze;
-use super::programs::{Contender, Labelled, Program, Programs, Way};
+use super::link::available_tcp;
+use super::programs::{Contender, Program, Programs, Way};
 use super::report::{self, Section};
 use super::workload::Workload;
 use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow};
@@ -34,16 +33,10 @@ pub(crate) struct Args {
     runs: u32,
     /// Measure this program instead of a build of this tree; repeat to compare several
     #[arg(long, value_name = "[LABEL=]PATH")]
-    shiplane: Vec<Labelled>,
+    shiplane: Vec<String>,
     /// Compare only with programs whose name contains this, e.g. "rsync"; may be repeated
     #[arg(long, value_name = "PROGRAM")]
     beside: Vec<String>,
-    /// Seconds beside each other flow, for bandwidth shares
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    share_seconds: u64,
-    /// Seed of random loss
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
     /// Also write the tables as Markdown below this directory, by kind of machine
     #[arg(long)]
     docs: Option<PathBuf>,
@@ -75,9 +68,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     scratch.expect_room(ROOM_BYTES)?;
     let listen = IpAddr::from([0, 0, 0, 0]);
     let programs = Programs::prepare(ours, args.beside.clone(), scratch.path(), listen, SENDER.parse()?)?;
-    let _tcp = AllowedTcp::all()?;
     let runs = if args.short { 1 } else { args.runs };
-    let mut bench = Measurement { programs, scratch, lane, runs, seed: args.seed };
+    let mut bench = Measurement { programs, scratch, lane, runs };
     let head =
         format!("# Wide-area links\n\n{HEAD}\nMachine: {}. TCP: {}.", machine::described(), available_tcp());
     println!("{head}");
@@ -97,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         publish(section)?;
     }
     if let Some(lane) = bench.lane.as_deref().filter(|_| begins_with_one(SHARES)) {
-        publish(shares::measure(lane, args.share_seconds, args.seed)?)?;
+        publish(shares::measure(lane)?)?;
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
 }
@@ -133,7 +125,7 @@ const fn bulk(name: &'static str, link: Conditions, must: Must) -> Row {
 }
 
 const fn frozen(name: &'static str, len_ms: f64, every_ms: f64) -> Row {
-    bulk(name, Conditions { freeze: Some(Freeze { len_ms, every_ms }), ..FIRST }, Must::Rsync)
+    bulk(name, Conditions { freeze_ms: Some((len_ms, every_ms)), ..FIRST }, Must::Rsync)
 }
 
 const fn asymmetric(rate_mbit: f64, back_mbit: f64) -> Conditions {

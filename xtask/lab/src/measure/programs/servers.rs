@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::driver::Verb;
+use xtask::driver::{ANY_PORT, Verb};
 use xtask::interrupt;
 use xtask::process::{self, Running, Signal, Usage, find_program};
 
@@ -21,15 +21,15 @@ pub(super) struct Keys {
     has_made_separation: bool,
 }
 
-/// A server of another program.
-pub(crate) struct Other {
+/// A server that listens. Killed when dropped.
+pub(in super::super) struct Serving {
     program: Program,
-    pub(super) running: Running,
+    pub(in super::super) running: Running,
     /// What a client must know of it.
     pub(super) port: u16,
     pub(super) ticket: String,
     /// How long it took until it could serve, if that counts.
-    pub(super) import: Duration,
+    pub(in super::super) import: Duration,
 }
 
 /// What the names in braces of commands and configurations stand for.
@@ -128,30 +128,38 @@ impl Keys {
     }
 
     /// Starts the server that a contender's client needs, and waits until it can serve.
-    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Other> {
+    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
         let (program, port) = (contender.program, free_port(self.listen)?);
         let names = self.names(contender, job, port, "")?;
         for (name, text) in CONFIGURATIONS {
             fs::write(job.paths.state.join(name), names.fill(text))?;
         }
-        let words = names.words(program.server());
-        let mut command = found(&words[0])?;
-        command.args(&words[1..]).current_dir(&job.paths.state);
+        let listen = job.link.map_or(ANY_PORT, |_| "0.0.0.0:7514");
+        let mut command = if let Some(shiplane) = contender.serves() {
+            shiplane.serve_command(listen, job.served(), &job.paths.home("server")?, job.verb.access())
+        } else {
+            let words = names.words(program.row()[2]);
+            let mut command = found(&words[0])?;
+            command.args(&words[1..]).current_dir(&job.paths.state);
+            command
+        };
         let started = Instant::now();
-        let running = Running::heard(&words[0], &mut command)?;
-        let mut other = Other { program, running, port, ticket: String::new(), import: Duration::ZERO };
+        let running = Running::heard(&format!("the server of {}", contender.name), &mut command)?;
+        let mut serving = Serving { program, running, port, ticket: String::new(), import: Duration::ZERO };
+        let line = |begin| rest_of_line(begin, || serving.running.next_line(IMPORT_LIMIT));
         match program {
             Program::Rsync | Program::RsyncCubic | Program::CurlHttp | Program::CurlHttps => {
-                other.await_port(self.listen)?;
+                serving.await_port(self.listen)?;
             }
             // It hashes before it serves, so its import counts.
             Program::Sendme => {
-                other.ticket = rest_of_line("sendme receive ", || other.running.next_line(IMPORT_LIMIT))?;
-                other.import = started.elapsed();
+                serving.ticket = line("sendme receive ")?;
+                serving.import = started.elapsed();
             }
-            _ => drop(rest_of_line("Server listening on", || other.running.next_said(START_LIMIT))?),
+            program if program.is_served_by_us() => serving.ticket = format!("{TICKET}{}", line(TICKET)?),
+            _ => drop(rest_of_line("Server listening on", || serving.running.next_said(START_LIMIT))?),
         }
-        Ok(other)
+        Ok(serving)
     }
 }
 
@@ -164,7 +172,7 @@ impl Drop for Keys {
     }
 }
 
-impl Other {
+impl Serving {
     fn await_port(&self, listen: IpAddr) -> Result<()> {
         let local = if listen.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen };
         let started = Instant::now();
@@ -178,19 +186,21 @@ impl Other {
     }
 
     /// One that forks has reaped by then what served: only then does what that used count as its own.
-    pub(super) fn stop(self) -> Result<Usage> {
+    pub(in super::super) fn stop(self) -> Result<Usage> {
         let (pid, started) = (self.running.pid(), Instant::now());
         let children = format!("/proc/{pid}/task/{pid}/children");
         // nginx has its worker as long as it lives.
         let is_busy = || fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty());
-        let is_forking = !matches!(self.program, Program::CurlHttp | Program::CurlHttps | Program::Sendme);
+        let is_single = self.program.is_served_by_us() || self.program == Program::Sendme;
+        let is_forking = !(is_single || matches!(self.program, Program::CurlHttp | Program::CurlHttps));
         while is_forking && is_busy() && started.elapsed() < START_LIMIT {
             interrupt::check()?;
             std::thread::sleep(LOOK);
         }
-        let is_sendme = self.program == Program::Sendme;
-        self.running.signal(if is_sendme { Signal::Interrupt } else { Signal::Terminate })?;
-        Ok(self.running.wait(START_LIMIT)?.used)
+        self.running.signal(if is_single { Signal::Interrupt } else { Signal::Terminate })?;
+        let ended = self.running.wait(START_LIMIT)?;
+        let is_checked = self.program.is_served_by_us();
+        Ok(if is_checked { ended.expect_success("shiplane serve")? } else { ended }.used)
     }
 }
 
@@ -214,6 +224,9 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// How our tickets begin.
+const TICKET: &str = "shiplane://";
+
 /// What ssh calls the server.
 const HOST: &str = "shiplane-bench";
 
@@ -226,8 +239,8 @@ const CONFIGURATIONS: [(&str, &str); 4] = [
     ("sshd_config", include_str!("sshd_config")),
 ];
 
-/// A server only reads its configuration and binds a socket, and ends at once when asked.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// A server only reads its configuration and binds a socket, and ends soon when asked.
+const START_LIMIT: Duration = Duration::from_secs(40);
 
 /// It hashes everything before.
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);

@@ -1,6 +1,6 @@
 //! The surface as Rust: each item that can be named from outside, with its signatures and no more.
 
-use std::{collections::HashSet, fmt, mem};
+use std::mem;
 
 use proc_macro2::TokenTree;
 use quote::ToTokens;
@@ -13,19 +13,13 @@ use syn::{
 
 use super::super::model::{Crate, Head, Meaning, is_conditional, leaves};
 
-/// All of a crate's surface, in order of the names.
-pub(super) struct Listing {
-    pub(super) entries: Vec<Entry>,
-}
-
 /// One item.
 #[derive(Default)]
 pub(super) struct Entry {
     /// Its path within the crate.
     pub(super) path: String,
-    is_type: bool,
-    /// It is of another crate.
-    is_from_elsewhere: bool,
+    pub(super) is_type: bool,
+    pub(super) is_from_elsewhere: bool,
     /// A caller may match it or write it out, without anything more.
     pub(super) is_exhaustive: bool,
     /// What returns a future, itself or its methods: names and docs.
@@ -33,37 +27,33 @@ pub(super) struct Entry {
     text: String,
 }
 
-impl Listing {
-    pub(super) fn of(krate: &Crate) -> Self {
-        let mut named = Vec::new();
-        visit(krate, 0, "", &mut named);
-        let listed: Vec<Meaning> = named.iter().map(|(_, meaning)| meaning.clone()).collect();
-        let mut seen = HashSet::new();
-        let mut entries: Vec<Entry> = (named.into_iter())
-            .filter(|(path, meaning)| seen.insert((path.clone(), format!("{meaning:?}"))))
-            .map(|(path, meaning)| Entry::of(krate, &listed, path, &meaning))
-            .collect();
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { entries }
-    }
-
-    /// Those that are defined here.
-    pub(super) fn own_types(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.is_type && !entry.is_from_elsewhere).count()
-    }
-
-    /// All that can be named through this crate.
-    pub(super) fn types(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.is_type).count()
-    }
+/// All of a crate's surface, in order of the names.
+pub(super) fn entries(krate: &Crate) -> Vec<Entry> {
+    let mut named = Vec::new();
+    visit(krate, 0, "", &mut named);
+    let listed: Vec<Meaning> = named.iter().map(|(_, meaning)| meaning.clone()).collect();
+    let named = named.into_iter();
+    let mut entries: Vec<_> =
+        named.map(|(path, meaning)| Entry::of(krate, &listed, path, &meaning)).collect();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries.dedup_by(|a, b| (&a.path, &a.text) == (&b.path, &b.text));
+    entries
 }
 
-impl fmt::Display for Listing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "// {} public types, {} of them defined here.", self.types(), self.own_types())?;
-        writeln!(f, "// Written by `cargo xtask tidy --bless`.")?;
-        self.entries.iter().try_for_each(|entry| write!(f, "\n// {}\n{}", entry.path, entry.text))
-    }
+/// As the file in `docs/api`.
+pub(super) fn written(entries: &[Entry]) -> String {
+    let (types, own) = counts(entries);
+    let head = format!(
+        "// {types} public types, {own} of them defined here.\n// Written by `cargo xtask tidy --bless`.\n"
+    );
+    let entries = entries.iter().map(|entry| format!("\n// {}\n{}", entry.path, entry.text));
+    std::iter::once(head).chain(entries).collect()
+}
+
+/// The types that can be named through the crate, and those that are defined in it.
+pub(super) fn counts(entries: &[Entry]) -> (usize, usize) {
+    let types = || entries.iter().filter(|entry| entry.is_type);
+    (types().count(), types().filter(|entry| !entry.is_from_elsewhere).count())
 }
 
 /// Everything that can be named from outside, by path.
@@ -72,46 +62,30 @@ fn visit(krate: &Crate, module: usize, prefix: &str, named: &mut Vec<(String, Me
         if !head.is_public || head.is_hidden() {
             continue;
         }
-        match item {
-            Item::Mod(inner) => {
-                let name = inner.ident.to_string();
-                for meaning in krate.meanings_of(module, std::slice::from_ref(&name)) {
-                    bring(krate, prefix, Some(&name), meaning, named);
-                }
+        let brought = match item {
+            Item::Mod(inner) => vec![(vec![inner.ident.to_string()], Some(inner.ident.to_string()))],
+            Item::Use(brings) => leaves(&brings.tree),
+            _ => {
+                let names = head.name.iter().map(|name| format!("{prefix}{name}"));
+                named.extend(names.map(|name| (name, Meaning::Item(module, i))));
+                continue;
             }
-            Item::Use(brings) => {
-                for (path, name) in leaves(&brings.tree) {
-                    for meaning in krate.meanings_of(module, &path) {
-                        bring(krate, prefix, name.as_deref(), meaning, named);
-                    }
+        };
+        let brought = brought.into_iter().flat_map(|(path, name)| {
+            krate.meanings_of(module, &path).into_iter().map(move |meaning| (name.clone(), meaning))
+        });
+        for (name, meaning) in brought {
+            let path = format!("{prefix}{}", name.as_deref().unwrap_or("*"));
+            match (&meaning, name) {
+                (Meaning::Module(found), None) => visit(krate, *found, prefix, named),
+                (Meaning::Module(found), Some(_)) => visit(krate, *found, &format!("{path}::"), named),
+                (Meaning::Item(module, i), _) => {
+                    let (head, item) = &krate.modules[*module].items[*i];
+                    let is_named = !head.is_hidden() && (head.is_public || matches!(item, Item::Macro(_)));
+                    named.extend(is_named.then_some((path, meaning)));
                 }
+                (Meaning::Elsewhere(_), _) => named.push((path, meaning)),
             }
-            _ => named
-                .extend(head.name.iter().map(|name| (format!("{prefix}{name}"), Meaning::Item(module, i)))),
-        }
-    }
-}
-
-/// What a name stands for, or a glob, which is of a module.
-fn bring(
-    krate: &Crate,
-    prefix: &str,
-    name: Option<&str>,
-    meaning: Meaning,
-    named: &mut Vec<(String, Meaning)>,
-) {
-    match (meaning, name) {
-        (Meaning::Module(found), None) => visit(krate, found, prefix, named),
-        (Meaning::Module(found), Some(name)) => visit(krate, found, &format!("{prefix}{name}::"), named),
-        (meaning, name) => {
-            let is_named = match meaning {
-                Meaning::Item(module, i) => {
-                    let (head, item) = &krate.modules[module].items[i];
-                    !head.is_hidden() && (head.is_public || matches!(item, Item::Macro(_)))
-                }
-                _ => true,
-            };
-            named.extend(is_named.then(|| (format!("{prefix}{}", name.unwrap_or("*")), meaning)));
         }
     }
 }

@@ -6,54 +6,47 @@
 
 mod coverage;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use xtask::process::{self, Running};
 use xtask::{cargo, units};
 
 pub(crate) use self::coverage::as_compiler;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Minutes per target
-    #[arg(long, default_value_t = 1.0)]
-    minutes: f64,
-    /// Fuzz only this target; may be repeated
-    #[arg(long)]
-    target: Vec<String>,
-}
-
-impl Args {
-    /// Enough to notice that a target is broken, and what a few thousand inputs show.
-    pub(crate) fn short() -> Self {
-        Self { minutes: 1.0 / 60.0, target: Vec::new() }
-    }
-}
-
-/// Runs the targets, one on each core at a time, each to its first failure at most.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("that is no number of minutes")?;
+/// Runs the targets, or those that are named, one on each core at a time, each to its first failure at most.
+pub(crate) fn run(minutes: f64, names: &[String]) -> Result<()> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0).context("that is no number of minutes")?;
     let fuzzer = build()?;
-    let targets = chosen(targets(&fuzzer)?, &args.target)?;
+    let targets = chosen(targets(&fuzzer)?, names)?;
+    let (waiting, outcomes) = (Mutex::new(targets.iter()), Mutex::new(BTreeMap::new()));
+    let work = || {
+        while let Some(target) = { waiting.lock().next() } {
+            let outcome = fuzz(&fuzzer, target, time.max(Duration::from_secs(1)));
+            outcomes.lock().insert(&target.name, outcome);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+            scope.spawn(work);
+        }
+    });
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
-    for (target, outcome) in targets.iter().zip(fuzz_all(&fuzzer, &targets, time.max(Duration::from_secs(1))))
-    {
+    for (name, outcome) in outcomes.into_inner() {
         let outcome = outcome?;
         let places = format!("{} places", units::count(outcome.covered));
         let end = if outcome.failure.is_some() { "broken" } else { "held" };
-        rows.push(units::row([&target.name, &units::count(outcome.inputs), &places, end]));
+        rows.push(units::row([name, &units::count(outcome.inputs), &places, end]));
         if let Some(last_words) = outcome.failure {
-            eprintln!("{}: {last_words}", target.name);
-            broken.push(target.name.as_str());
+            eprintln!("{name}: {last_words}");
+            broken.push(name.as_str());
         }
     }
     println!("{}", units::table(&rows));
@@ -103,23 +96,6 @@ fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
         ensure!(known.contains(&name.as_str()), "there is no target {name}; there are {}", known.join(", "));
     }
     Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
-}
-
-/// The outcomes in order.
-fn fuzz_all(fuzzer: &Path, targets: &[Target], time: Duration) -> Vec<Result<Outcome>> {
-    let outcomes: Vec<_> = targets.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let take_turns = || {
-        while let Some((at, target)) = targets.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-            let _first = outcomes[at].set(fuzz(fuzzer, target, time));
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
-            scope.spawn(take_turns);
-        }
-    });
-    outcomes.into_iter().filter_map(OnceLock::into_inner).collect()
 }
 
 fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {

@@ -22,15 +22,9 @@ pub(crate) use self::layers::libraries;
 
 use xtask::cargo;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Write the listings of the public surface, docs/api/, instead of comparing them
-    #[arg(long)]
-    bless: bool,
-}
-
-/// Checks the workspace and prints every violation.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Checks the workspace and prints every violation. `bless` writes the listings of the public surface instead of comparing
+/// them.
+pub(crate) fn run(bless: bool) -> Result<()> {
     let root = cargo::workspace_root();
     let files = source::load(root)?;
     let spec = spec::Rules::load(root)?;
@@ -43,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
     violations.extend(sizes::check(&files));
-    violations.extend(surface::check(root, args.bless)?);
+    violations.extend(surface::check(root, bless)?);
     for violation in &violations {
         eprintln!("{violation}");
     }
@@ -53,13 +47,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Ok(())
         }
         count => bail!("{count} violations of the rules"),
-    }
-}
-
-impl Args {
-    /// Compares, as a check must.
-    pub(crate) fn compare() -> Self {
-        Self { bless: false }
     }
 }
 

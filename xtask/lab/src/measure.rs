@@ -88,10 +88,10 @@ struct Sample {
     /// What both sides have used, as far as that is known.
     server: Usage,
     client: Usage,
-    /// What loopback carried meanwhile, both directions, each byte once. None where it is not counted.
-    wire_bytes: Option<u64>,
-    /// On a link, what was sent more than once, in per cent of all the content that was sent.
-    resent_percent: Option<f64>,
+    /// What loopback carried meanwhile, both directions, each byte once.
+    wire_bytes: u64,
+    /// On a link, what was sent more than once, in per cent of all the content that was sent; else no number.
+    resent_percent: f64,
 }
 
 /// What all rows share.
@@ -194,9 +194,8 @@ impl Measurement {
             bytes = bytes.min(workload::present_bytes(&paths.destination)?);
         }
         paths.clear(row.workload, ends.verb)?;
-        let wire_bytes = link.is_none().then(|| after.carried_bytes.saturating_sub(before.carried_bytes));
-        let resent_percent =
-            link.map(|_| resent_percent(before, after, contender.program.header_bytes(), bytes));
+        let wire_bytes = after.carried_bytes.saturating_sub(before.carried_bytes);
+        let resent_percent = resent_percent(before, after, contender.program.header_bytes(), bytes);
         Ok(Sample { time, bytes, end, server, client: finished.ended.used, wire_bytes, resent_percent })
     }
 }
@@ -251,11 +250,12 @@ fn enter_own_network() -> Result<Namespace> {
     Ok(network)
 }
 
-/// From what the sender has put on the link between two moments, headers left out.
+/// From what the sender has put on the link between two moments, headers left out. No number if that is nothing, as where
+/// it is not counted.
 fn resent_percent(before: Counts, after: Counts, header_bytes: u64, content_bytes: u64) -> f64 {
     let packets = after.data_packets - before.data_packets;
     let sent_bytes = (after.data_bytes - before.data_bytes).saturating_sub(packets * header_bytes);
-    100.0 * sent_bytes.saturating_sub(content_bytes) as f64 / sent_bytes.max(1) as f64
+    100.0 * sent_bytes.saturating_sub(content_bytes) as f64 / sent_bytes as f64
 }
 
 /// A program that takes longer over a link is stopped, and rated by what it has; on loopback it hangs.
@@ -274,7 +274,7 @@ mod tests {
         let after = Counts { data_packets: 60, data_bytes: 62_500, carried_bytes: 0 };
         let percent = resent_percent(before, after, 50, 40_000);
         assert!((percent - 20.0).abs() < 1e-9, "{percent}");
-        assert!(resent_percent(before, before, 50, 0).abs() < 1e-9);
+        assert!(resent_percent(before, before, 50, 0).is_nan());
     }
 
     #[test]

@@ -57,24 +57,19 @@ fn uses(krate: &Crate) -> Uses {
 
 /// Sets of modules of which each reaches all others.
 fn circles(uses: &Uses) -> BTreeSet<BTreeSet<String>> {
-    let reach: BTreeMap<_, _> = uses.keys().map(|module| (module, reached(uses, module))).collect();
-    let circle = |module: &String| {
-        let back = |other: &&String| reach.get(other).is_some_and(|reached| reached.contains(module));
-        reach[module].iter().filter(back).cloned().collect::<BTreeSet<_>>()
-    };
-    uses.keys().map(circle).filter(|circle| circle.len() > 1).collect()
-}
-
-fn reached(uses: &Uses, from: &str) -> BTreeSet<String> {
-    let (mut reached, mut open) = (BTreeSet::new(), vec![from]);
-    while let Some(module) = open.pop() {
-        for next in uses.get(module).into_iter().flatten() {
-            if reached.insert(next.clone()) {
-                open.push(next);
-            }
+    let mut reached = uses.clone();
+    for _ in uses {
+        for (module, direct) in uses {
+            let beyond: BTreeSet<_> =
+                direct.iter().flat_map(|next| reached.get(next).cloned().unwrap_or_default()).collect();
+            reached.entry(module.clone()).or_default().extend(beyond);
         }
     }
-    reached
+    let circle = |module: &String| {
+        let back = |other: &&String| reached.get(*other).is_some_and(|back| back.contains(module));
+        reached[module].iter().filter(back).cloned().collect::<BTreeSet<_>>()
+    };
+    uses.keys().map(circle).filter(|circle| circle.len() > 1).collect()
 }
 
 /// Entries for the fuzzer stand beside the code and share drivers, which know all of that code, as tests do.

@@ -31,7 +31,7 @@ impl Measured {
     /// As a run of a program.
     pub(super) fn sample(&self) -> Sample {
         let (time, bytes) = (Duration::from_secs_f64(self.seconds), self.mbit_s * 125_000.0 * self.seconds);
-        Sample { time, bytes: bytes as u64, ..Sample::default() }
+        Sample { time, bytes: bytes as u64, resent_percent: f64::NAN, ..Sample::default() }
     }
 }
 

@@ -66,11 +66,10 @@ impl Section {
     pub(super) fn of(row: &Row, measured: &[Measured]) -> Self {
         let columns = if row.link.is_some() { LINK } else { LOOPBACK };
         let mut rows = vec![units::cells(&format!("{}{columns}", machine::today()))];
-        let perfect = measured.iter().find(|one| one.name == PERFECT).map(|one| one.median(Sample::mbit_s));
-        rows.extend(measured.iter().filter(|one| !one.samples.is_empty()).map(|one| match row.link {
-            Some(_) => link_cells(row, one, perfect),
-            None => loopback_cells(row, one),
-        }));
+        let perfect = measured.iter().find(|one| one.name == PERFECT);
+        let perfect_mbit_s = perfect.map_or(f64::NAN, |one| one.median(Sample::mbit_s));
+        let measured_once = measured.iter().filter(|one| !one.samples.is_empty());
+        rows.extend(measured_once.map(|one| cells(row, one, perfect_mbit_s)));
         let mut targets = vec![units::cells(TARGETS)];
         targets.extend(targets_of(row, Kind::here(), measured).iter().map(Target::row));
         Self { title: row.name.to_owned(), tables: vec![rows, targets] }
@@ -122,7 +121,10 @@ pub(super) fn described(sample: &Sample) -> String {
         End::Stopped => ", stopped".to_owned(),
         End::Failed(why) => format!(", failed: {why}"),
     };
-    let resent = sample.resent_percent.map_or_else(String::new, |percent| format!(", resent {percent:.1} %"));
+    let resent = match sample.resent_percent {
+        percent if percent.is_nan() => String::new(),
+        percent => format!(", resent {percent:.1} %"),
+    };
     let (seconds, bytes, rate) = (sample.time.as_secs_f64(), units::bytes(sample.bytes), sample.mbit_s());
     format!("{seconds:7.2} s  {bytes:>9}  {rate:7.1} Mbit/s{resent}{end}")
 }
@@ -138,45 +140,28 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn loopback_cells(row: &Row, measured: &Measured) -> Vec<String> {
-    // Where nothing has to be carried, there is no rate.
-    let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
-    let gigabytes = (!matches!(row.workload, Workload::Unchanged(_))).then_some(bytes as f64 / 1e9);
-    let rate = gigabytes.map(|gigabytes| gigabytes / measured.median(seconds));
-    let cpu = |figure: fn(&Sample) -> f64| two(measured.median(figure) / gigabytes.unwrap_or(1.0));
-    let wire = median_of_known(measured, |sample| Some(sample.wire_bytes? as f64));
-    let mut cells = times(measured).to_vec();
-    cells.extend([
-        rate.map_or_else(dash, two),
-        cpu(Sample::cpu),
-        cpu(|sample| sample.server.cpu.as_secs_f64()),
-        cpu(|sample| sample.client.cpu.as_secs_f64()),
-    ]);
-    cells.extend(peaks(measured));
-    cells.push(wire.map_or_else(dash, |wire| units::megabytes(wire as u64)));
-    cells
-}
-
-fn link_cells(row: &Row, measured: &Measured, perfect: Option<f64>) -> Vec<String> {
-    let rate = measured.median(Sample::mbit_s);
-    let (rtt_ms, rate_mbit) = row.link.map_or((f64::NAN, f64::NAN), |link| (link.rtt_ms, link.rate_mbit));
-    let resent = median_of_known(measured, |sample| sample.resent_percent);
-    let mut cells = times(measured).to_vec();
-    cells.extend([
-        format!("{rate:.1}"),
-        two(rate / rate_mbit),
-        perfect.map_or_else(dash, |perfect| two(rate / perfect)),
-        format!("{:.1}", measured.median(seconds) * 1e3 / rtt_ms),
-        resent.map_or_else(dash, |resent| format!("{resent:.1}")),
-    ]);
-    cells.extend(peaks(measured));
-    cells.push(measured.note.clone());
-    cells
-}
-
-/// None if a run has no such figure.
-fn median_of_known(measured: &Measured, figure: fn(&Sample) -> Option<f64>) -> Option<f64> {
-    measured.samples.iter().map(figure).collect::<Option<_>>().map(median)
+fn cells(row: &Row, measured: &Measured, perfect_mbit_s: f64) -> Vec<String> {
+    let time_s = measured.median(seconds);
+    let (figures, last) = if let Some(link) = row.link {
+        let rate = measured.median(Sample::mbit_s);
+        let resent = measured.median(|sample| sample.resent_percent);
+        let rates = [one(rate), two(rate / link.rate_mbit), two(rate / perfect_mbit_s)];
+        let figures = [&rates[..], &[one(time_s * 1e3 / link.rtt_ms), one(resent)]].concat();
+        (figures, measured.note.clone())
+    } else {
+        let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
+        // Where nothing has to be carried, there is no rate.
+        let is_carried = !matches!(row.workload, Workload::Unchanged(_));
+        let gigabytes = if is_carried { bytes as f64 / 1e9 } else { f64::NAN };
+        let cpu = |figure: fn(&Sample) -> f64| {
+            two(measured.median(figure) / if is_carried { gigabytes } else { 1.0 })
+        };
+        let [server, client] =
+            [cpu(|sample| sample.server.cpu.as_secs_f64()), cpu(|sample| sample.client.cpu.as_secs_f64())];
+        let wire_bytes = measured.median(|sample| sample.wire_bytes as f64);
+        (vec![two(gigabytes / time_s), cpu(Sample::cpu), server, client], units::megabytes(wire_bytes as u64))
+    };
+    [&times(measured)[..], &figures, &peaks(measured), &[last]].concat()
 }
 
 /// Name, median and range; a star where a run was stopped.
@@ -205,7 +190,11 @@ fn peaks(measured: &Measured) -> [String; 2] {
 }
 
 fn two(value: f64) -> String {
-    format!("{value:.2}")
+    if value.is_nan() { dash() } else { format!("{value:.2}") }
+}
+
+fn one(value: f64) -> String {
+    if value.is_nan() { dash() } else { format!("{value:.1}") }
 }
 
 pub(super) fn dash() -> String {
@@ -344,8 +333,7 @@ impl Judged<'_> {
                 at_most("time of sync ÷ rsync daemon's", &[0.5, 0.35], time(SYNC, rsync)),
             ],
             Workload::Edited(_) => {
-                let wire = |sample: &Sample| sample.wire_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-                let wire = self.ratio(VERIFIED, rsync, wire);
+                let wire = self.ratio(VERIFIED, rsync, |sample| sample.wire_bytes as f64);
                 vec![
                     at_most("time ÷ rsync daemon's, verified", &[1.0, 0.7], time(VERIFIED, rsync)),
                     at_most("bytes on the wire ÷ rsync daemon's", &[0.5, 0.4], wire),
@@ -408,7 +396,8 @@ mod tests {
             bytes: 1_000_000_000,
             server: used,
             client: used,
-            wire_bytes: Some(1_000_000),
+            wire_bytes: 1_000_000,
+            resent_percent: f64::NAN,
             ..Sample::default()
         };
         let contender = Contender::other(program);
@@ -450,7 +439,7 @@ mod tests {
             Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::Scp, &[41_000], 1) };
         all.push(perfect);
         assert_eq!(target(Must::PerfectWindow, &all), "1.01|1.01–1.01|≥ 1|yes||");
-        let cells = link_cells(&row(link, workload, Must::Usual), &all[0], Some(400.0)).join("|");
+        let cells = cells(&row(link, workload, Must::Usual), &all[0], 400.0).join("|");
         assert_eq!(cells, "x|42.00 s|42.00–42.00|190.5|0.95|0.48|840.0|–|41.9 MB|41.9 MB|");
     }
 

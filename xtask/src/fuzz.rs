@@ -6,7 +6,7 @@
 
 mod coverage;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use parking_lot::Mutex;
-use xtask::process::{self, Running};
+use xtask::process::{self, Ended, Running};
 use xtask::{cargo, units};
 
 pub(crate) use self::coverage::as_compiler;
@@ -41,11 +41,13 @@ pub(crate) fn run(minutes: f64, names: &[String]) -> Result<()> {
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
     for (name, outcome) in outcomes.into_inner() {
         let outcome = outcome?;
-        let places = format!("{} places", units::count(outcome.covered));
-        let end = if outcome.failure.is_some() { "broken" } else { "held" };
-        rows.push(units::row([name, &units::count(outcome.inputs), &places, end]));
-        if let Some(last_words) = outcome.failure {
-            eprintln!("{name}: {last_words}");
+        let inputs = figure(&outcome.said, "stat::number_of_executed_units:");
+        let places = format!("{} places", figure(&outcome.said, "cov:"));
+        let held = outcome.code == Some(0);
+        rows.push(units::row([name, &inputs, &places, if held { "held" } else { "broken" }]));
+        if !held {
+            let said: Vec<_> = outcome.said.lines().collect();
+            eprintln!("{name}: {}", said[said.len().saturating_sub(TAIL_LINES)..].join("\n"));
             broken.push(name.as_str());
         }
     }
@@ -64,13 +66,6 @@ pub(crate) fn can_be_built() -> bool {
 struct Target {
     package: String,
     name: String,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    inputs: u64,
-    covered: u64,
-    failure: Option<String>,
 }
 
 fn build() -> Result<PathBuf> {
@@ -98,7 +93,7 @@ fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
     Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
 }
 
-fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
+fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Ended> {
     let root = cargo::workspace_root();
     let seeds = root.join("crates").join(&target.package).join("corpus").join(&target.name);
     let kept = root.join("target/fuzz").join(&target.name);
@@ -112,33 +107,14 @@ fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
         "-print_final_stats=1".to_owned(),
     ]);
     command.args([&kept, &seeds]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let running = Running::start(&format!("fuzzing {}", target.name), &mut command)?;
-    let mut outcome = Outcome::default();
-    let mut tail = VecDeque::new();
-    while let Some(line) = running.next_said(SILENCE)? {
-        outcome.note(&line);
-        tail.truncate(TAIL_LINES - 1);
-        tail.push_front(line);
-    }
-    if running.wait(SILENCE)?.code != Some(0) {
-        outcome.failure = Some(tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-    }
-    Ok(outcome)
+    Running::start(&format!("fuzzing {}", target.name), &mut command)?.wait(time + SILENCE)
 }
 
-impl Outcome {
-    /// Takes what a line of libFuzzer's report says.
-    fn note(&mut self, line: &str) {
-        let words: Vec<_> = line.split_whitespace().collect();
-        for pair in words.windows(2) {
-            let Ok(number) = pair[1].parse() else { continue };
-            match pair[0] {
-                "stat::number_of_executed_units:" => self.inputs = number,
-                "cov:" => self.covered = number,
-                _ => {}
-            }
-        }
-    }
+/// The last number that libFuzzer's report has behind this word.
+fn figure(report: &str, name: &str) -> String {
+    let words: Vec<_> = report.split_whitespace().collect();
+    let mut figures = words.windows(2).filter(|pair| pair[0] == name).filter_map(|pair| pair[1].parse().ok());
+    units::count(figures.next_back().unwrap_or(0))
 }
 
 const PACKAGE: &str = "shiplane-fuzz";
@@ -152,7 +128,7 @@ const HANG_SECS: u32 = 10;
 /// An input has 4 KiB at first and rarely more: what takes this much memory takes a peer's word for a size.
 const MAX_RSS_MIB: u32 = 512;
 
-/// libFuzzer reports at least that often while it lives.
+/// It ends by itself when its time is over.
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// A panic and its backtrace.
@@ -164,16 +140,11 @@ mod tests {
 
     #[test]
     fn a_report_is_understood() {
-        let mut outcome = Outcome::default();
-        for line in [
-            "#2\tINITED cov: 33 ft: 34 corp: 1/1b exec/s: 0 rss: 40Mb",
-            "#511\tNEW    cov: 57 ft: 80 corp: 9/31b lim: 8 exec/s: 0 rss: 41Mb L: 4/4 MS: 1 ChangeByte-",
-            "stat::number_of_executed_units: 123456",
-            "a line that says cov: nothing",
-        ] {
-            outcome.note(line);
-        }
-        assert_eq!(outcome, Outcome { inputs: 123_456, covered: 57, failure: None });
+        let report = "#2\tINITED cov: 33 ft: 34 corp: 1/1b exec/s: 0 rss: 40Mb\n\
+                      #511\tNEW    cov: 57 ft: 80 corp: 9/31b lim: 8 exec/s: 0 rss: 41Mb L: 4/4 MS: 1 ChangeByte-\n\
+                      stat::number_of_executed_units: 123456\na line that says cov: nothing";
+        assert_eq!(figure(report, "stat::number_of_executed_units:"), "123,456");
+        assert_eq!(figure(report, "cov:"), "57");
     }
 
     #[test]

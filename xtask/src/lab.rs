@@ -43,10 +43,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<Ran> {
 
 /// Whether the first argument names a programme.
 pub(crate) fn is_programme(arguments: &[String]) -> bool {
-    arguments.first().is_some_and(|name| PROGRAMMES.contains(&name.as_str()))
+    let mut names = HELP.lines().filter_map(|line| line.trim().split(' ').next()).skip(1);
+    arguments.first().is_some_and(|argument| names.any(|name| name == argument))
 }
-
-const PROGRAMMES: [&str; 7] = ["sim", "crash", "races", "load", "soak", "wan", "bench"];
 
 pub(crate) const HELP: &str = "\
 Programmes of the lab (Linux; `cargo xtask NAME --help` describes each):

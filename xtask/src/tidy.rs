@@ -27,11 +27,11 @@ use xtask::cargo;
 pub(crate) fn run(bless: bool) -> Result<()> {
     let root = cargo::workspace_root();
     let files = source::load(root)?;
-    let spec = spec::Rules::load(root)?;
+    let rules = spec::load(root)?;
     let mut violations = Vec::new();
     for file in &files {
         violations.extend(words::check(file));
-        violations.extend(spec.check(file));
+        violations.extend(spec::check(file, &rules));
     }
     violations.extend(cycles::check(root, libraries())?);
     violations.extend(docs::check(root, &files)?);

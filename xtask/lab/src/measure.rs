@@ -13,7 +13,6 @@ mod machine;
 mod pipe;
 mod programs;
 mod report;
-mod shares;
 pub(crate) mod slow;
 mod transfer;
 pub(crate) mod wan;
@@ -37,7 +36,7 @@ use self::transfer::Ends;
 use self::busy::Busy;
 use self::lane::{Flow, PERFECT_PRODUCTS};
 use self::pipe::Counts;
-use self::programs::{Contender, Job, Program, Programs, Way};
+use self::programs::{Contender, Job, Program, Programs};
 use self::report::{Measured, PERFECT};
 use self::transfer::End;
 use self::workload::{Data, Workload};
@@ -52,7 +51,7 @@ struct Row {
     verb: Verb,
     workload: Workload,
     /// In which our own program is run.
-    ways: &'static [Way],
+    ways: &'static [Program],
     others: &'static [Program],
     /// Whether other programs keep all cores busy.
     is_busy: bool,
@@ -94,6 +93,21 @@ struct Sample {
     resent_percent: f64,
 }
 
+/// What every comparison is asked.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Interleaved runs of each program, on loopback after one warm-up; the median is shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure this program instead of a build of this tree; repeat to compare several. The first one is judged by the
+    /// targets
+    #[arg(long, value_name = "[LABEL=]PATH")]
+    shiplane: Vec<String>,
+    /// Also write the tables as Markdown below this directory, by kind of machine
+    #[arg(long)]
+    docs: Option<PathBuf>,
+}
+
 /// What all rows share.
 struct Measurement {
     programs: Programs,
@@ -109,7 +123,7 @@ impl Measurement {
     fn compare(&mut self, row: &Row) -> Result<Vec<Measured>> {
         println!("\n{}", row.name);
         let data = Data::lay(row.workload, &self.scratch)?;
-        let contenders = self.programs.contenders(row).into_iter();
+        let contenders = self.programs.contenders(row.ways, row.others, row.link.is_some()).into_iter();
         let mut all: Vec<_> = contenders.map(|one| Measured::new(&one.name.clone(), Some(one))).collect();
         let mut lanes = [(Some(PERFECT_PRODUCTS), PERFECT), (None, "our lane")]
             .map(|(products, name)| (products, Measured::new(name, None)));
@@ -162,7 +176,7 @@ impl Measurement {
             ends.run(&contender.name, &mut command, limit, |_| Ok(()))
         };
         let mut used_before = Duration::ZERO;
-        if contender.program == Program::Shiplane(Way::Second) {
+        if contender.program == Program::SECOND {
             client()?.ended.expect_success("the first receiver")?;
             used_before = crate::stats::cpu_time(serving.running.pid())?;
             paths.clear_file()?;
@@ -186,7 +200,7 @@ impl Measurement {
             server = serving.stop()?;
             server.cpu = server.cpu.saturating_sub(used_before);
             let is_ours_over_link = row.link.is_some() && contender.is_ours();
-            if contender.program != Program::Login {
+            if contender.program != Program::LOGIN {
                 data.expect_copy(&paths, is_ours_over_link || row.link.is_none() && number == 0)?;
             }
         } else {
@@ -195,7 +209,7 @@ impl Measurement {
         }
         paths.clear(row.workload, ends.verb)?;
         let wire_bytes = after.carried_bytes.saturating_sub(before.carried_bytes);
-        let resent_percent = resent_percent(before, after, contender.program.header_bytes(), bytes);
+        let resent_percent = resent_percent(before, after, contender.header_bytes(), bytes);
         Ok(Sample { time, bytes, end, server, client: finished.ended.used, wire_bytes, resent_percent })
     }
 }
@@ -203,7 +217,7 @@ impl Measurement {
 impl Row {
     /// Whether it is a large file over a link, for which the lane alone is measured too.
     fn has_lane(&self) -> bool {
-        self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Way::Durable)
+        self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Program::DURABLE)
     }
 
     /// The size of the one file.

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
-use xtask::process::{Ending, Exit, Running};
+use xtask::process::{Ended, Ending, Running};
 
 use super::calls::{self, Call, Kind};
 
@@ -111,7 +111,7 @@ impl Tracer {
         Self { leader, watched, fault, within: HashMap::new(), met: 0, trace: Trace::default() }
     }
 
-    fn run(mut self, child: &mut Child) -> Result<(Exit, Trace)> {
+    fn run(mut self, child: &mut Child) -> Result<(Ended, Trace)> {
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
@@ -126,12 +126,12 @@ impl Tracer {
             };
             let signal = match status {
                 WaitStatus::Exited(pid, code) if pid == self.leader => {
-                    return Ok((Exit { code: Some(code), ..Exit::default() }, self.trace));
+                    return Ok((Ended { code: Some(code), ..Ended::default() }, self.trace));
                 }
                 WaitStatus::Signaled(pid, signal, _) if pid == self.leader => {
                     // A shell calls it that.
                     let code = (signal == Signal::SIGINT).then_some(130);
-                    return Ok((Exit { code, ..Exit::default() }, self.trace));
+                    return Ok((Ended { code, ..Ended::default() }, self.trace));
                 }
                 WaitStatus::PtraceSyscall(pid) => {
                     self.at_call(pid)?;

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use xtask::driver::Verb;
 use xtask::scratch::{self, Scratch};
 
-use super::programs::{Contender, Program, Programs, Way};
+use super::programs::{Contender, Program, Programs};
 use super::report::{self, Section};
 use super::workload::{DIRECTORIES, EDITS, Workload};
-use super::{LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
+use super::{Common, LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,13 +23,8 @@ pub(crate) struct Args {
     /// Number of small files
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     files: u32,
-    /// Measured runs of each program, after one warm-up
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-    /// Measure this program instead of a build of this tree; repeat to compare several. The first one is
-    /// judged by the targets
-    #[arg(long, value_name = "[LABEL=]PATH")]
-    shiplane: Vec<String>,
+    #[command(flatten)]
+    common: Common,
     /// Keep all cores busy with other programs of the same priority
     #[arg(long)]
     busy: bool,
@@ -39,9 +34,6 @@ pub(crate) struct Args {
     /// Compare only with programs whose name contains one of these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Also write the tables below this directory, by kind of machine
-    #[arg(long)]
-    docs: Option<PathBuf>,
 }
 
 impl Args {
@@ -50,14 +42,14 @@ impl Args {
             let (link, verb, is_busy, must) = (None, Verb::Get, self.busy, Must::Usual);
             Row { name, link, verb, workload, ways, others, is_busy, must }
         };
-        let (bytes, usual) = (self.size_mib << 20, &[Way::Verified, Way::Durable][..]);
-        let all = &[Way::Verified, Way::Durable, Way::Sync];
+        let (bytes, usual) = (self.size_mib << 20, &[Program::VERIFIED, Program::DURABLE][..]);
+        let all = &[Program::VERIFIED, Program::DURABLE, Program::SYNC];
         [
             row(NAMES[0], Workload::File(bytes), usual, &OTHERS[..]),
             row(NAMES[1], Workload::Tree(self.files), usual, &OTHERS_FOR_TREES),
             row(NAMES[2], Workload::Unchanged(self.files), all, &OTHERS_THAT_COMPARE),
             row(NAMES[3], Workload::Edited(bytes), usual, &OTHERS_THAT_COMPARE),
-            row(NAMES[4], Workload::File(bytes), &[Way::Verified, Way::Second], &[]),
+            row(NAMES[4], Workload::File(bytes), &[Program::VERIFIED, Program::SECOND], &[]),
         ]
     }
 
@@ -83,7 +75,7 @@ impl Args {
              encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {alone}. Peaks below that of the \
              bench itself are not seen. Taken {} on {}, from and to {}.",
             row.workload.described(),
-            self.runs,
+            self.common.runs,
             machine::today(),
             machine::described(),
             machine::file_system(directory),
@@ -94,7 +86,7 @@ impl Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let row = args.rows().into_iter().find(|row| row.name == args.what).context("no such row")?;
     // Built before the network of the machine may be left behind.
-    let ours = Contender::ours(&args.shiplane)?;
+    let ours = Contender::ours(&args.common.shiplane)?;
     let network = enter_own_network();
     if let Err(reason) = &network {
         println!("no network of its own: {reason:#}");
@@ -104,28 +96,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = Scratch::new("shiplane-bench-", Some(&directory))?;
     scratch.expect_room(room_bytes)?;
     let programs = Programs::prepare(ours, args.only.clone(), scratch.path(), LOOPBACK, LOOPBACK)?;
-    let mut bench = Measurement { programs, scratch, lane: None, runs: args.runs };
+    let mut bench = Measurement { programs, scratch, lane: None, runs: args.common.runs };
     let measured = bench.compare(&row)?;
     let section = Section::of(&row, &measured);
     let head = args.head(&row, bench.scratch.path(), network.is_ok());
-    println!("\n{head}\n\n{}{}", section.text(), bench.programs.described(&row, &measured));
-    if let Some(docs) = &args.docs {
-        let name = format!("{}{}.md", row.name, if args.busy { "-busy" } else { "" });
-        let path = docs.join(machine::Kind::here().slug()).join(name);
-        let head = format!("{head}\n\n{}", bench.programs.described(&row, &measured));
-        report::write(&path, &head, &[section])?;
-    }
+    let programs = bench.programs.described(&row, &measured);
+    println!("\n{head}\n\n{}{programs}", section.text());
+    let name = format!("{}{}.md", row.name, if args.busy { "-busy" } else { "" });
+    report::write(args.common.docs.as_deref(), &name, &format!("{head}\n\n{programs}"), &section)?;
     report::failures(&row, &measured)
 }
 
 const NAMES: [&str; 5] = ["file", "small", "unchanged", "edited", "second"];
 
 const OTHERS: [Program; 6] =
-    [Program::Scp, Program::RsyncSsh, Program::Rsync, Program::CurlHttps, Program::Sendme, Program::Qcp];
+    [Program::SCP, Program::RSYNC_SSH, Program::RSYNC, Program::CURL_HTTPS, Program::SENDME, Program::QCP];
 
 /// curl carries one file, from its beginning to its end.
 const OTHERS_FOR_TREES: [Program; 5] =
-    [Program::Scp, Program::RsyncSsh, Program::Rsync, Program::Sendme, Program::Qcp];
+    [Program::SCP, Program::RSYNC_SSH, Program::RSYNC, Program::SENDME, Program::QCP];
 
 /// All others copy everything again.
-const OTHERS_THAT_COMPARE: [Program; 2] = [Program::RsyncSsh, Program::Rsync];
+const OTHERS_THAT_COMPARE: [Program; 2] = [Program::RSYNC_SSH, Program::RSYNC];

@@ -18,37 +18,9 @@ use super::report::Measured;
 use super::workload::{Data, ITEM, RunPaths, Workload};
 use super::{Conditions, LOOPBACK, RECEIVER, Row, SENDER};
 
+/// A program that is compared, by its name in `programs.txt`, which says how it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Program {
-    Shiplane(Way),
-    Scp,
-    RsyncSsh,
-    /// Its daemon, over TCP BBR where there is a link.
-    Rsync,
-    /// The same over Cubic.
-    RsyncCubic,
-    CurlHttp,
-    CurlHttps,
-    Sendme,
-    Qcp,
-    /// `ssh HOST true`, which carries nothing: what ssh itself takes.
-    Login,
-}
-
-/// How our own program is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// With all of it on the disk.
-    Durable,
-    /// With every chunk's digest matched.
-    Verified,
-    /// `sync`, whatever the row says.
-    Sync,
-    /// From a server that ssh starts.
-    OverSsh,
-    /// For a second receiver of what the same server has sent before.
-    Second,
-}
+pub(super) struct Program(&'static str);
 
 /// A program, as the tables call it.
 #[derive(Clone, Debug)]
@@ -81,96 +53,54 @@ pub(super) struct Job<'a> {
 }
 
 impl Program {
-    /// As the tables call it; the client and the server as they are typed, with names in braces for what differs between
-    /// jobs, where what comes out empty is left out; what a reader must know.
-    fn row(self) -> [&'static str; 4] {
-        let ours = |name| {
-            let client = "shiplane get --ssh {shell} --remote-path {there} {remote} {copy}";
-            [name, client, SSHD, "it checks each chunk"]
-        };
-        match self {
-            Self::Shiplane(Way::Durable) => ours("durable"),
-            Self::Shiplane(Way::Verified) => ours("verified"),
-            Self::Shiplane(Way::Sync) => ours("sync"),
-            Self::Shiplane(Way::Second) => ours("second receiver"),
-            Self::Shiplane(Way::OverSsh) => ours("over ssh"),
-            Self::Scp => {
-                ["scp", "scp -q -B -r -F {ssh_config} {remote} {destination}", SSHD, "it checks nothing"]
-            }
-            Self::RsyncSsh => [
-                "rsync over ssh",
-                "rsync -a {whole} -e {shell} {remote} {destination}",
-                SSHD,
-                "it checks xxHash or MD5",
-            ],
-            Self::Rsync => ["rsync daemon", RSYNC, RSYNCD, "no encryption; it checks xxHash or MD5"],
-            Self::RsyncCubic => ["rsync daemon, Cubic", RSYNC, RSYNCD, Self::Rsync.row()[3]],
-            Self::CurlHttp => [
-                "curl, HTTP",
-                "curl -q -sS --fail --noproxy * -C - -o {copy} http://{host}:{port}/{name}",
-                NGINX,
-                "it checks nothing",
-            ],
-            Self::CurlHttps => [
-                "curl, HTTPS",
-                "curl -q -sS --fail --noproxy * -C - -o {copy} https://{host}:{port}/{name} --tlsv1.3 \
-                 --tls13-ciphers TLS_AES_128_GCM_SHA256 --cacert {keys}/certificate.pem",
-                NGINX,
-                "it checks nothing",
-            ],
-            // No relays: both sides are here.
-            Self::Sendme => [
-                "sendme",
-                "sendme receive --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress {ticket}",
-                "sendme send --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress --ticket-type addresses \
-                 {item}",
-                "its import included; it checks BLAKE3",
-            ],
-            // Its own reading of the file finds the host, ssh's reading does the rest.
-            Self::Qcp => [
-                "qcp",
-                "qcp --quiet -4 --tx {rate} --rx {rate} --rtt {rtt} --remote-qcp-binary {qcp} --ssh {ssh} \
-                 --ssh-config {ssh_config} -S -F -S {ssh_config} {recursive} {remote} {destination}",
-                SSHD,
-                "packets of 1,452 bytes; it checks nothing",
-            ],
-            Self::Login => {
-                ["ssh login", "ssh -F {ssh_config} shiplane-bench true", SSHD, "it checks nothing"]
-            }
-        }
-    }
+    /// Ours, with all of it on the disk.
+    pub(super) const DURABLE: Self = Self("durable");
+    /// With every chunk's digest matched.
+    pub(super) const VERIFIED: Self = Self("verified");
+    /// `sync`, whatever the row says.
+    pub(super) const SYNC: Self = Self("sync");
+    /// From a server that ssh starts.
+    pub(super) const OVER_SSH: Self = Self("over ssh");
+    /// For a second receiver of what the same server has sent before.
+    pub(super) const SECOND: Self = Self("second receiver");
+    pub(super) const SCP: Self = Self("scp");
+    pub(super) const RSYNC_SSH: Self = Self("rsync over ssh");
+    /// Over TCP BBR where there is a link.
+    pub(super) const RSYNC: Self = Self("rsync daemon");
+    pub(super) const RSYNC_CUBIC: Self = Self("rsync daemon, Cubic");
+    pub(super) const CURL_HTTP: Self = Self("curl, HTTP");
+    pub(super) const CURL_HTTPS: Self = Self("curl, HTTPS");
+    pub(super) const SENDME: Self = Self("sendme");
+    pub(super) const QCP: Self = Self("qcp");
+    /// `ssh HOST true`, which carries nothing: what ssh itself takes.
+    pub(super) const LOGIN: Self = Self("ssh login");
 
-    pub(super) fn name(self) -> &'static str {
-        self.row()[0]
+    /// Its line in the table: name, TCP's congestion control on a link, client, server, note.
+    fn row(self) -> [&'static str; 5] {
+        let rows = TABLE
+            .lines()
+            .filter_map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().try_into().ok());
+        rows.into_iter().find(|row: &[&str; 5]| row[0] == self.0).unwrap_or_default()
     }
 
     /// The programs of others that it needs.
     fn tools(self) -> Vec<&'static str> {
-        let [_, client, server, _] = self.row();
+        let [_, _, client, server, _] = self.row();
         let mut tools: Vec<_> = [client, server].iter().filter_map(|line| line.split(' ').next()).collect();
-        tools.extend((self == Self::CurlHttps).then_some("openssl"));
-        tools.retain(|tool| *tool != "shiplane");
+        tools.extend((self == Self::CURL_HTTPS).then_some("openssl"));
+        tools.retain(|tool| !["", "shiplane"].contains(tool));
         tools.dedup();
-        if self.is_served_by_us() { Vec::new() } else { tools }
+        tools
     }
 
     /// Whether our program is the server as well.
     fn is_served_by_us(self) -> bool {
-        matches!(self, Self::Shiplane(way) if way != Way::OverSsh)
+        self.row()[3].is_empty()
     }
 
     /// TCP's congestion control on a link, as the kernel calls it.
     pub(super) fn congestion_control(self) -> Option<&'static str> {
-        match self {
-            Self::RsyncCubic => Some("cubic"),
-            _ if self.is_served_by_us() => None,
-            _ => Some("bbr"),
-        }
-    }
-
-    /// IP, UDP or TCP and, for QUIC, its own headers in a packet of data.
-    pub(super) fn header_bytes(self) -> u64 {
-        if matches!(self, Self::Shiplane(_) | Self::Qcp) { 63 } else { 52 }
+        Some(self.row()[1]).filter(|control| !control.is_empty())
     }
 }
 
@@ -188,16 +118,15 @@ impl Contender {
     }
 
     pub(super) fn of(name: &str, shiplane: Shiplane) -> Self {
-        let program = Program::Shiplane(Way::Durable);
-        Self { name: name.to_owned(), program, shiplane: Some(shiplane) }
+        Self { name: name.to_owned(), program: Program::DURABLE, shiplane: Some(shiplane) }
     }
 
     pub(super) fn other(program: Program) -> Self {
-        Self { name: program.name().to_owned(), program, shiplane: None }
+        Self { name: program.0.to_owned(), program, shiplane: None }
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        matches!(self.program, Program::Shiplane(_))
+        self.program.is_served_by_us() || self.program == Program::OVER_SSH
     }
 
     /// Our program, where it is the server as well.
@@ -205,9 +134,14 @@ impl Contender {
         self.shiplane.as_ref().filter(|_| self.program.is_served_by_us())
     }
 
+    /// IP, UDP or TCP and, for QUIC, its own headers in a packet of data.
+    pub(super) fn header_bytes(&self) -> u64 {
+        if self.is_ours() || self.program == Program::QCP { 63 } else { 52 }
+    }
+
     /// What it does in a row that says `verb`.
     pub(super) fn verb(&self, verb: Verb) -> Verb {
-        if self.program == Program::Shiplane(Way::Sync) { Verb::Sync } else { verb }
+        if self.program == Program::SYNC { Verb::Sync } else { verb }
     }
 
     pub(super) fn slug(&self) -> String {
@@ -236,42 +170,32 @@ impl Programs {
         Ok(Self { ours, only, keys: Keys::make(state.join("keys"), listen, host)? })
     }
 
-    /// The programs that a row compares, as far as they are wanted and can run.
-    pub(super) fn contenders(&self, row: &Row) -> Vec<Contender> {
+    /// The programs of these that are wanted and can run: each of ours in all its ways, then the others.
+    pub(super) fn contenders(&self, ways: &[Program], others: &[Program], has_link: bool) -> Vec<Contender> {
+        let can_run = |program: &&Program| missing(**program, has_link).is_none();
         let ours = self.ours.iter().flat_map(|ours| {
-            let programs = row.ways.iter().map(|way| Program::Shiplane(*way));
-            let can_run = |program: &Program| missing(*program, row.link.is_some()).is_none();
-            programs.filter(can_run).map(move |program| Contender {
-                name: format!("{}, {}", ours.name, program.name()),
-                program,
+            ways.iter().filter(can_run).map(|program| Contender {
+                name: format!("{}, {}", ours.name, program.0),
+                program: *program,
                 ..ours.clone()
             })
         });
-        ours.chain(self.others(row.others, row.link.is_some())).collect()
-    }
-
-    /// Our own programs, and those of the others that are wanted and can run over a link.
-    pub(super) fn ours_and(&self, others: &[Program]) -> Vec<Contender> {
-        self.ours.iter().cloned().chain(self.others(others, true)).collect()
-    }
-
-    fn others<'a>(&'a self, others: &'a [Program], has_link: bool) -> impl Iterator<Item = Contender> + 'a {
-        let can_run = move |one: &&Program| missing(**one, has_link).is_none();
-        others.iter().filter(|one| self.is_wanted(**one)).filter(can_run).map(|one| Contender::other(*one))
+        let others = others.iter().filter(|one| self.is_wanted(**one)).filter(can_run);
+        ours.chain(others.map(|one| Contender::other(*one))).collect()
     }
 
     fn is_wanted(&self, program: Program) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| program.name().contains(only.as_str()))
+        self.only.is_empty() || self.only.iter().any(|only| program.0.contains(only.as_str()))
     }
 
     /// The programs that were measured, each with its version and what it checks, and those that are missing.
     pub(super) fn described(&self, row: &Row, measured: &[Measured]) -> String {
         let contenders = measured.iter().filter_map(|one| one.contender.as_ref());
         let lines =
-            contenders.map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.row()[3]));
+            contenders.map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.row()[4]));
         let missing = row.others.iter().filter(|program| self.is_wanted(**program)).filter_map(|program| {
             let why = missing(*program, row.link.is_some())?;
-            Some(format!("- missing: {}: {why}\n", program.name()))
+            Some(format!("- missing: {}: {why}\n", program.0))
         });
         lines.chain(missing).collect()
     }
@@ -287,7 +211,7 @@ impl Programs {
             return our_client(contender, shiplane, &serving.ticket, job);
         }
         let names = self.keys.names(contender, job, serving.port, &serving.ticket)?;
-        let words = names.words(contender.program.row()[1]);
+        let words = names.words(contender.program.row()[2]);
         let mut command = match &contender.shiplane {
             Some(shiplane) => shiplane.command(&job.paths.home("client")?),
             None => found(&words[0])?,
@@ -306,7 +230,7 @@ fn our_client(contender: &Contender, shiplane: &Shiplane, ticket: &str, job: &Jo
     };
     let mut command = shiplane.client(job.verb, &local, ticket, &job.paths.home("client")?);
     command.arg(if job.link.is_some() { "--json" } else { "--quiet" });
-    if matches!(contender.program, Program::Shiplane(Way::Verified | Way::Second)) {
+    if matches!(contender.program, Program::VERIFIED | Program::SECOND) {
         command.args(["--durability", "verified"]);
     }
     command.args(matches!(job.workload, Workload::Edited(_)).then_some("--overwrite"));
@@ -363,8 +287,21 @@ fn version(program: &Path) -> String {
     line.split(['(', ',']).next().unwrap_or_default().trim().chars().take(60).collect()
 }
 
-/// In the foreground, logging to standard error.
-const SSHD: &str = "sshd -D -e -f {state}/sshd_config";
-const RSYNC: &str = "rsync -a {whole} {from} {to}";
-const RSYNCD: &str = "rsync --daemon --no-detach --config {state}/rsyncd.conf";
-const NGINX: &str = "nginx -e stderr -p {state} -c {state}/nginx.conf";
+/// Names in braces stand for what differs between jobs; what comes out empty is left out.
+const TABLE: &str = include_str!("programs/programs.txt");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_program_has_a_row() {
+        let unlike = |program: Program| program.row()[4].is_empty();
+        let all = [Program::DURABLE, Program::VERIFIED, Program::SYNC, Program::OVER_SSH, Program::SECOND];
+        let others = [Program::SCP, Program::RSYNC_SSH, Program::RSYNC, Program::RSYNC_CUBIC, Program::QCP];
+        let rest = [Program::CURL_HTTP, Program::CURL_HTTPS, Program::SENDME, Program::LOGIN];
+        assert!(!all.into_iter().chain(others).chain(rest).any(unlike));
+        assert_eq!(Program::CURL_HTTPS.tools(), ["curl", "nginx", "openssl"]);
+        assert!(Program::DURABLE.tools().is_empty() && Program::OVER_SSH.tools() == ["sshd"]);
+    }
+}

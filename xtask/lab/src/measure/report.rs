@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use xtask::units;
 
 use super::machine::{self, Kind};
-use super::programs::{Contender, Program, Way};
+use super::programs::{Contender, Program};
 use super::transfer::End;
 use super::workload::Workload;
 use super::{Conditions, Must, Row, Sample};
@@ -86,19 +86,17 @@ impl Section {
     }
 }
 
-/// Writes sections behind `head` into the file, in place of its own of the same titles, whose others stay.
-pub(super) fn write(path: &Path, head: &str, sections: &[Section]) -> Result<()> {
-    let old = fs::read_to_string(path).unwrap_or_default();
-    let mut text = format!("{head}\n\n");
-    let is_new = |old: &str| sections.iter().any(|section| old.lines().next() == Some(&section.title));
-    for old in old.split("\n## ").skip(1).filter(|old| !is_new(old)) {
-        let _infallible = write!(text, "## {}\n\n", old.trim_end());
-    }
-    text.extend(sections.iter().map(Section::markdown));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    fs::write(path, text.trim_end().to_owned() + "\n")
+/// Writes a section behind `head` into the file of this name for this kind of machine, in place of its own of the same
+/// title, whose others stay. Does nothing without a directory for documents.
+pub(super) fn write(docs: Option<&Path>, name: &str, head: &str, section: &Section) -> Result<()> {
+    let Some(docs) = docs else { return Ok(()) };
+    let directory = docs.join(Kind::here().slug());
+    let path = directory.join(name);
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let others = old.split("\n## ").skip(1).filter(|old| old.lines().next() != Some(&section.title));
+    let others: String = others.map(|old| format!("## {}\n\n", old.trim_end())).collect();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::write(&path, format!("{head}\n\n{others}{}\n", section.markdown().trim_end()))
         .with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
@@ -270,7 +268,7 @@ impl Judged<'_> {
     fn over_link(&self, link: Conditions) -> Option<Target> {
         let rtt_s = link.rtt_ms / 1e3;
         let rate_by =
-            |by: f64| self.each(DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
+            |by: f64| self.each(Program::DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
         Some(match self.row.must {
             Must::PerfectWindow => {
                 let perfect = self.measured.iter().find(|one| one.name == PERFECT);
@@ -280,22 +278,25 @@ impl Judged<'_> {
                 Target::at_least(what, &[1.0], needed_mbit_s.map(rate_by).unwrap_or_default())
             }
             Must::Rsync => {
-                let values = self.ratio(DURABLE, Program::Rsync, Sample::mbit_s);
+                let values = self.ratio(Program::DURABLE, Program::RSYNC, Sample::mbit_s);
                 Target::at_least("rate ÷ that of rsync over BBR", &[1.0], values)
             }
             Must::OfLink(must) => Target::at_least("rate ÷ link", &[must], rate_by(link.rate_mbit)),
             Must::RoundTrips(must) => {
-                let times = self.each(DURABLE, seconds).into_iter();
+                let times = self.each(Program::DURABLE, seconds).into_iter();
                 Target::at_most("round trips", &[must], times.map(|time| time / rtt_s).collect())
             }
             Must::BeyondLogin(must) => {
-                let times = self.each(OVER_SSH, seconds).into_iter().zip(self.each(Program::Login, seconds));
+                let times =
+                    self.each(Program::OVER_SSH, seconds).into_iter().zip(self.each(Program::LOGIN, seconds));
                 let values = times.map(|(ours, login)| (ours - login) / rtt_s).collect();
                 Target::at_most("round trips beyond a login", &[must], values)
             }
-            Must::Scp => {
-                Target::at_least("rate ÷ scp's", &[1.0], self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s))
-            }
+            Must::Scp => Target::at_least(
+                "rate ÷ scp's",
+                &[1.0],
+                self.ratio(Program::OVER_SSH, Program::SCP, Sample::mbit_s),
+            ),
             Must::Usual => return None,
         })
     }
@@ -303,12 +304,13 @@ impl Judged<'_> {
     fn on_loopback(&self, kind: Kind) -> Vec<Target> {
         let (at_least, at_most) = (Target::at_least, Target::at_most);
         let time = |of, by| self.ratio(of, by, seconds);
-        let (curl, rsync) = (Program::CurlHttps, Program::Rsync);
+        let (curl, rsync) = (Program::CURL_HTTPS, Program::RSYNC);
         let mut targets = match self.row.workload {
-            _ if self.row.ways.contains(&Way::Second) => {
-                let cpu = self.ratio(SECOND, VERIFIED, |sample| sample.server.cpu.as_secs_f64());
+            _ if self.row.ways.contains(&Program::SECOND) => {
+                let cpu =
+                    self.ratio(Program::SECOND, Program::VERIFIED, |sample| sample.server.cpu.as_secs_f64());
                 vec![
-                    at_most("time, second receiver ÷ first", &[], time(SECOND, VERIFIED)),
+                    at_most("time, second receiver ÷ first", &[], time(Program::SECOND, Program::VERIFIED)),
                     at_most("CPU-s at the source, second ÷ first", &[], cpu),
                 ]
             }
@@ -317,25 +319,29 @@ impl Judged<'_> {
                     Kind::A => ([0.95, 1.15], [1.0, 0.85]),
                     Kind::B => ([0.9, 1.0], [1.25, 1.1]),
                 };
-                let cpu_to_curl = self.ratio(VERIFIED, curl, Sample::cpu);
-                let to_scp = time(Program::Scp, VERIFIED);
+                let cpu_to_curl = self.ratio(Program::VERIFIED, curl, Sample::cpu);
+                let to_scp = time(Program::SCP, Program::VERIFIED);
                 vec![
-                    at_least("rate ÷ that of curl over HTTPS, verified", &rate, time(curl, VERIFIED)),
+                    at_least(
+                        "rate ÷ that of curl over HTTPS, verified",
+                        &rate,
+                        time(curl, Program::VERIFIED),
+                    ),
                     at_least("rate ÷ scp's, verified", &[1.6, 2.2], to_scp),
                     at_most("CPU-s of both sides ÷ those of curl and nginx", &cpu, cpu_to_curl),
                 ]
             }
             Workload::Tree(_) => {
-                vec![at_most("time ÷ rsync daemon's, verified", &[0.8, 0.6], time(VERIFIED, rsync))]
+                vec![at_most("time ÷ rsync daemon's, verified", &[0.8, 0.6], time(Program::VERIFIED, rsync))]
             }
             Workload::Unchanged(_) => vec![
-                at_most("time of get ÷ rsync daemon's", &[0.3, 0.2], time(DURABLE, rsync)),
-                at_most("time of sync ÷ rsync daemon's", &[0.5, 0.35], time(SYNC, rsync)),
+                at_most("time of get ÷ rsync daemon's", &[0.3, 0.2], time(Program::DURABLE, rsync)),
+                at_most("time of sync ÷ rsync daemon's", &[0.5, 0.35], time(Program::SYNC, rsync)),
             ],
             Workload::Edited(_) => {
-                let wire = self.ratio(VERIFIED, rsync, |sample| sample.wire_bytes as f64);
+                let wire = self.ratio(Program::VERIFIED, rsync, |sample| sample.wire_bytes as f64);
                 vec![
-                    at_most("time ÷ rsync daemon's, verified", &[1.0, 0.7], time(VERIFIED, rsync)),
+                    at_most("time ÷ rsync daemon's, verified", &[1.0, 0.7], time(Program::VERIFIED, rsync)),
                     at_most("bytes on the wire ÷ rsync daemon's", &[0.5, 0.4], wire),
                 ]
             }
@@ -352,12 +358,6 @@ impl Judged<'_> {
 fn seconds(sample: &Sample) -> f64 {
     sample.time.as_secs_f64()
 }
-
-const DURABLE: Program = Program::Shiplane(Way::Durable);
-const VERIFIED: Program = Program::Shiplane(Way::Verified);
-const SYNC: Program = Program::Shiplane(Way::Sync);
-const OVER_SSH: Program = Program::Shiplane(Way::OverSsh);
-const SECOND: Program = Program::Shiplane(Way::Second);
 
 /// Rows as a table of Markdown: the first column to the left, the others to the right.
 fn markdown(rows: &[Vec<String>]) -> String {
@@ -410,8 +410,8 @@ mod tests {
 
     #[test]
     fn the_median_of_the_rounds_is_judged() {
-        let ours = measured(Program::Shiplane(Way::Verified), &[1000, 1000, 1000], 300);
-        let all = [ours, measured(Program::Scp, &[2000, 1800, 2600], 300)];
+        let ours = measured(Program::VERIFIED, &[1000, 1000, 1000], 300);
+        let all = [ours, measured(Program::SCP, &[2000, 1800, 2600], 300)];
         let told = |row: &Row, at: usize| targets_of(row, Kind::B, &all)[at].row()[1..].join("|");
         let file = row(None, Workload::File(1), Must::Usual);
         assert_eq!(told(&file, 1), "2.00|1.80–2.60|≥ 1.6|yes|≥ 2.2|NO");
@@ -420,7 +420,7 @@ mod tests {
             told(&row(None, Workload::Tree(1), Must::Usual), 0),
             "something is missing||≤ 0.8|?|≤ 0.6|?"
         );
-        let second = Row { ways: &[Way::Second], ..file };
+        let second = Row { ways: &[Program::SECOND], ..file };
         assert_eq!(told(&second, 0), "something is missing|||||", "a figure without bounds is only told");
         assert_eq!((median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0])), (2.0, 2.5));
     }
@@ -429,14 +429,14 @@ mod tests {
     fn the_perfect_window_and_the_link_are_what_a_row_over_a_link_is_judged_by() {
         let link = Some(Conditions::new(50.0, 200.0, 0.0));
         let workload = Workload::File(1_000_000_000);
-        let mut all = vec![measured(Program::Shiplane(Way::Durable), &[42_000], 1)];
+        let mut all = vec![measured(Program::DURABLE, &[42_000], 1)];
         let target = |must, all: &[Measured]| {
             targets_of(&row(link, workload, must), Kind::B, all)[0].row()[1..].join("|")
         };
         assert_eq!(target(Must::OfLink(0.8), &all), "0.95|0.95–0.95|≥ 0.8|yes||");
         assert_eq!(target(Must::PerfectWindow, &all), "something is missing||≥ 1|?||");
         let perfect =
-            Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::Scp, &[41_000], 1) };
+            Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::SCP, &[41_000], 1) };
         all.push(perfect);
         assert_eq!(target(Must::PerfectWindow, &all), "1.01|1.01–1.01|≥ 1|yes||");
         let cells = cells(&row(link, workload, Must::Usual), &all[0], 400.0).join("|");
@@ -446,11 +446,12 @@ mod tests {
     #[test]
     fn a_section_that_is_measured_again_replaces_the_old_one_and_others_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("docs/wan.md");
         let section =
             |title: &str, cell: &str| Section::new(title, vec![units::cells("a|b"), units::row(["x", cell])]);
-        write(&path, "# Wide area", &[section("first", "1"), section("second", "2")]).unwrap();
-        write(&path, "# Wide area", &[section("first", "3")]).unwrap();
+        for (title, cell) in [("first", "1"), ("second", "2"), ("first", "3")] {
+            write(Some(directory.path()), "wan.md", "# Wide area", &section(title, cell)).unwrap();
+        }
+        let path = directory.path().join(Kind::here().slug()).join("wan.md");
         let table = |cell| format!("| a | b |\n|---|--:|\n| x | {cell} |\n");
         let expected = format!("# Wide area\n\n## second\n\n{}\n## first\n\n{}", table(2), table(3));
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);

@@ -66,7 +66,8 @@ pub(crate) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>
 pub(super) fn compare(bench: &Measurement, is_wanted: impl Fn(&str) -> bool) -> Result<Option<Section>> {
     let cases = COMPARED.iter().filter(|case| case.name.is_some_and(&is_wanted));
     let all = cases.flat_map(|case| {
-        let contenders = bench.programs.ours_and(&[Program::Rsync, Program::CurlHttp]);
+        let contenders =
+            bench.programs.contenders(&[Program::DURABLE], &[Program::RSYNC, Program::CURL_HTTP], true);
         contenders.into_iter().map(move |contender| (*case, contender))
     });
     let all: Vec<_> = all.collect();
@@ -269,7 +270,7 @@ mod tests {
     fn what_was_carried_in_vain_is_shared_among_the_kills() {
         let case = Case { link_kbit: 64, file_len_bytes: 1_000_000, kills: 2, ..CASE };
         let row =
-            |carried_bytes| case.row(&Contender::other(Program::Rsync), 2, carried_bytes)[5..].join("|");
+            |carried_bytes| case.row(&Contender::other(Program::RSYNC), 2, carried_bytes)[5..].join("|");
         assert_eq!(row(1_050_000 + 2 * 262_144), "262.1 kB|262.1 kB|yes");
         assert_eq!(row(1_050_000 + 2 * 262_146), "262.1 kB|262.1 kB|NO");
     }

@@ -5,8 +5,8 @@ use std::mem;
 use proc_macro2::TokenTree;
 use quote::ToTokens;
 use syn::{
-    Attribute, Block, Field, Fields, File, ImplItem, ImplItemFn, Item, ItemEnum, ItemFn, ItemImpl,
-    ItemStruct, ItemTrait, Signature, Token, TraitItemFn, Type,
+    Attribute, Block, Field, Fields, File, ImplItem, Item, ItemEnum, ItemImpl, ItemStruct, ItemTrait,
+    Signature, Token, Type,
     punctuated::Punctuated,
     visit_mut::{self, VisitMut},
 };
@@ -129,7 +129,7 @@ impl Entry {
             (is_its && can_be_named).then(|| expanded(krate, item.clone()))
         });
         items.extend(impls.map(Item::Impl));
-        let mut public = Public { futures: Vec::new() };
+        let mut public = Public::default();
         items.iter_mut().for_each(|item| public.visit_item_mut(item));
         items.retain(
             |item| !matches!(item, Item::Impl(item) if item.trait_.is_none() && item.items.is_empty()),
@@ -159,44 +159,30 @@ fn expanded(krate: &Crate, mut item: ItemImpl) -> ItemImpl {
 }
 
 /// Takes away what cannot be named from outside, and what is no signature.
+#[derive(Default)]
 struct Public {
+    /// Of what is visited.
+    docs: String,
     futures: Vec<(String, String)>,
-}
-
-impl Public {
-    /// Notes the name and the docs of a function that returns a future.
-    fn note(&mut self, signature: &Signature, attributes: &[Attribute]) {
-        let returned = signature.output.to_token_stream().to_string();
-        if signature.asyncness.is_some() || returned.contains("Future") {
-            let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
-            let docs = docs.map(|attribute| attribute.to_token_stream().to_string());
-            self.futures.push((signature.ident.to_string(), docs.collect()));
-        }
-    }
 }
 
 impl VisitMut for Public {
     fn visit_attributes_mut(&mut self, attributes: &mut Vec<Attribute>) {
+        let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
+        self.docs = docs.map(|attribute| attribute.to_token_stream().to_string()).collect();
         attributes.retain(|attribute| attribute.path().is_ident("derive") || is_non_exhaustive(attribute));
+    }
+
+    /// Its attributes were visited right before.
+    fn visit_signature_mut(&mut self, signature: &mut Signature) {
+        let returned = signature.output.to_token_stream().to_string();
+        if signature.asyncness.is_some() || returned.contains("Future") {
+            self.futures.push((signature.ident.to_string(), mem::take(&mut self.docs)));
+        }
     }
 
     fn visit_block_mut(&mut self, block: &mut Block) {
         block.stmts.clear();
-    }
-
-    fn visit_item_fn_mut(&mut self, item: &mut ItemFn) {
-        self.note(&item.sig, &item.attrs);
-        visit_mut::visit_item_fn_mut(self, item);
-    }
-
-    fn visit_impl_item_fn_mut(&mut self, item: &mut ImplItemFn) {
-        self.note(&item.sig, &item.attrs);
-        visit_mut::visit_impl_item_fn_mut(self, item);
-    }
-
-    fn visit_trait_item_fn_mut(&mut self, item: &mut TraitItemFn) {
-        self.note(&item.sig, &item.attrs);
-        visit_mut::visit_trait_item_fn_mut(self, item);
     }
 
     fn visit_item_struct_mut(&mut self, item: &mut ItemStruct) {

@@ -121,7 +121,7 @@ impl Keys {
             ("recursive", if job.workload.is_file() { "" } else { "-r" }.to_owned()),
             ("rate", format!("{}k", rate_mbit * 125.0)),
             ("rtt", rtt_ms.to_string()),
-            ("ssl", if contender.program == Program::CurlHttps { " ssl" } else { "" }.to_owned()),
+            ("ssl", if contender.program == Program::CURL_HTTPS { " ssl" } else { "" }.to_owned()),
             // Without these rsync gives up root for the user `nobody`, which may not enter our directory.
             ("user", if is_root() { "uid = root\ngid = root" } else { "" }.to_owned()),
         ]))
@@ -138,7 +138,7 @@ impl Keys {
         let mut command = if let Some(shiplane) = contender.serves() {
             shiplane.serve_command(listen, job.served(), &job.paths.home("server")?, job.verb.access())
         } else {
-            let words = names.words(program.row()[2]);
+            let words = names.words(program.row()[3]);
             let mut command = found(&words[0])?;
             command.args(&words[1..]).current_dir(&job.paths.state);
             command
@@ -148,11 +148,11 @@ impl Keys {
         let mut serving = Serving { program, running, port, ticket: String::new(), import: Duration::ZERO };
         let line = |begin| rest_of_line(begin, || serving.running.next_line(IMPORT_LIMIT));
         match program {
-            Program::Rsync | Program::RsyncCubic | Program::CurlHttp | Program::CurlHttps => {
+            Program::RSYNC | Program::RSYNC_CUBIC | Program::CURL_HTTP | Program::CURL_HTTPS => {
                 serving.await_port(self.listen)?;
             }
             // It hashes before it serves, so its import counts.
-            Program::Sendme => {
+            Program::SENDME => {
                 serving.ticket = line("sendme receive ")?;
                 serving.import = started.elapsed();
             }
@@ -178,8 +178,8 @@ impl Serving {
         let started = Instant::now();
         while TcpStream::connect((local, self.port)).is_err() {
             interrupt::check()?;
-            ensure!(!self.running.has_ended()?, "{} has ended", self.program.name());
-            ensure!(started.elapsed() < START_LIMIT, "{} does not listen", self.program.name());
+            ensure!(!self.running.has_ended()?, "{} has ended", self.program.0);
+            ensure!(started.elapsed() < START_LIMIT, "{} does not listen", self.program.0);
             std::thread::sleep(LOOK);
         }
         Ok(())
@@ -191,8 +191,8 @@ impl Serving {
         let children = format!("/proc/{pid}/task/{pid}/children");
         // nginx has its worker as long as it lives.
         let is_busy = || fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty());
-        let is_single = self.program.is_served_by_us() || self.program == Program::Sendme;
-        let is_forking = !(is_single || matches!(self.program, Program::CurlHttp | Program::CurlHttps));
+        let is_single = self.program.is_served_by_us() || self.program == Program::SENDME;
+        let is_forking = !(is_single || matches!(self.program, Program::CURL_HTTP | Program::CURL_HTTPS));
         while is_forking && is_busy() && started.elapsed() < START_LIMIT {
             interrupt::check()?;
             std::thread::sleep(LOOK);

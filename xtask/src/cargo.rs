@@ -34,12 +34,6 @@ pub fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     executable_of(cargo().args(["build", "--release", "--package", package, "--bin", binary]), binary)
 }
 
-/// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
-pub fn build_for_demo() -> Result<PathBuf> {
-    let arguments = ["build", "--profile", "demo", "--no-default-features", "--package", "shiplane-cli"];
-    executable_of(cargo().args(arguments), "shiplane")
-}
-
 /// Runs a build of one binary and says where it is.
 pub fn executable_of(command: &mut Command, binary: &str) -> Result<PathBuf> {
     command.arg("--message-format=json-render-diagnostics");

@@ -170,17 +170,17 @@ impl Demo<'_> {
         expect_memory(held_bytes)?;
         let done = Done::of(&ended.lines)?;
         if !name.is_empty() {
-            let moved = format!("{} ({})", units::bytes(done.moved_bytes()), self.share(done.moved_bytes()));
+            let moved = format!(
+                "{} ({})",
+                units::bytes(done.moved_bytes()),
+                units::percent(done.moved_bytes(), self.survey.bytes)
+            );
             let rate = units::rate(done.moved_bytes(), time);
             let cells = [name, &units::count(self.survey.files), &moved, &units::seconds(time), &rate];
             let cells = cells.into_iter().map(str::to_owned).chain([units::bytes(held_bytes)]);
             self.rows.borrow_mut().push(cells.collect());
         }
         Ok(done)
-    }
-
-    fn share(&self, bytes: u64) -> String {
-        units::percent(bytes, self.survey.bytes)
     }
 
     fn expect_equal(&self, original: &Path, copy: &Path) -> Result<()> {

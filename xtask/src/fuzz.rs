@@ -30,7 +30,7 @@ pub(crate) fn run(minutes: f64, names: &[String]) -> Result<()> {
     let work = || {
         while let Some(target) = { waiting.lock().next() } {
             let outcome = fuzz(&fuzzer, target, time.max(Duration::from_secs(1)));
-            outcomes.lock().insert(&target.name, outcome);
+            outcomes.lock().insert(&target.1, outcome);
         }
     };
     thread::scope(|scope| {
@@ -63,10 +63,8 @@ pub(crate) fn can_be_built() -> bool {
         || ["c++", "g++", "clang++"].into_iter().any(|compiler| process::find_program(compiler).is_some())
 }
 
-struct Target {
-    package: String,
-    name: String,
-}
+/// A package and the name of one of its targets.
+type Target = (String, String);
 
 fn build() -> Result<PathBuf> {
     ensure!(can_be_built(), "libFuzzer needs a C++ compiler: install g++ or clang++");
@@ -78,28 +76,26 @@ fn build() -> Result<PathBuf> {
 
 fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
     let listed = process::output("the fuzzer", Command::new(fuzzer).env_remove(CHOICE))?;
-    let target = |line: &str| {
-        let (package, name) = line.split_once(' ')?;
-        Some(Target { package: package.to_owned(), name: name.to_owned() })
-    };
+    let target =
+        |line: &str| line.split_once(' ').map(|(package, name)| (package.to_owned(), name.to_owned()));
     listed.lines().map(target).collect::<Option<_>>().context("the fuzzer lists no targets")
 }
 
 fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
-    let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+    let known: Vec<_> = targets.iter().map(|(_, name)| name.as_str()).collect();
     for name in names {
         ensure!(known.contains(&name.as_str()), "there is no target {name}; there are {}", known.join(", "));
     }
-    Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
+    Ok(targets.into_iter().filter(|(_, name)| names.is_empty() || names.contains(name)).collect())
 }
 
-fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Ended> {
+fn fuzz(fuzzer: &Path, (package, name): &Target, time: Duration) -> Result<Ended> {
     let root = cargo::workspace_root();
-    let seeds = root.join("crates").join(&target.package).join("corpus").join(&target.name);
-    let kept = root.join("target/fuzz").join(&target.name);
+    let seeds = root.join("crates").join(package).join("corpus").join(name);
+    let kept = root.join("target/fuzz").join(name);
     fs::create_dir_all(&kept).with_context(|| format!("cannot create {}", kept.display()))?;
     let mut command = Command::new(fuzzer);
-    command.env(CHOICE, &target.name).args([
+    command.env(CHOICE, name).args([
         format!("-max_total_time={}", time.as_secs()),
         format!("-artifact_prefix={}/found-", seeds.display()),
         format!("-timeout={HANG_SECS}"),
@@ -107,7 +103,7 @@ fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Ended> {
         "-print_final_stats=1".to_owned(),
     ]);
     command.args([&kept, &seeds]).stdout(Stdio::null()).stderr(Stdio::piped());
-    Running::start(&format!("fuzzing {}", target.name), &mut command)?.wait(time + SILENCE)
+    Running::start(&format!("fuzzing {name}"), &mut command)?.wait(time + SILENCE)
 }
 
 /// The last number that libFuzzer's report has behind this word.
@@ -150,12 +146,12 @@ mod tests {
     #[test]
     fn a_target_that_is_not_there_is_not_skipped_in_silence() {
         let all = || {
-            let target = |name: &str| Target { package: "p".to_owned(), name: name.to_owned() };
+            let target = |name: &str| ("p".to_owned(), name.to_owned());
             vec![target("a"), target("b")]
         };
         let names = |names: &[&str]| -> Result<Vec<String>> {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            Ok(chosen(all(), &names)?.into_iter().map(|target| target.name).collect())
+            Ok(chosen(all(), &names)?.into_iter().map(|(_, name)| name).collect())
         };
         assert_eq!(names(&[]).unwrap(), ["a", "b"]);
         assert_eq!(names(&["b"]).unwrap(), ["b"]);

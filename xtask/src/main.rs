@@ -4,7 +4,6 @@ mod ci;
 mod demo;
 mod fuzz;
 mod lab;
-mod screenshots;
 mod tidy;
 
 use std::path::PathBuf;
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
         Task::Demo { path, small } => demo::run(path.as_deref(), small),
         Task::Ci => ci::run(),
         Task::Tidy { bless } => tidy::run(bless),
-        Task::Screenshots => screenshots::run(),
+        Task::Screenshots => ci::screenshots(),
         Task::Fuzz { minutes, target } => fuzz::run(minutes, &target),
         Task::Lab(arguments) => lab::run(&arguments).map(drop),
     });

@@ -7,7 +7,6 @@ mod cycles;
 mod docs;
 mod layers;
 mod model;
-mod sizes;
 mod source;
 mod spec;
 mod surface;
@@ -36,7 +35,7 @@ pub(crate) fn run(bless: bool) -> Result<()> {
     violations.extend(cycles::check(root, libraries())?);
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
-    violations.extend(sizes::check(&files));
+    violations.extend(words::check_sizes(&files));
     violations.extend(surface::check(root, bless)?);
     for violation in &violations {
         eprintln!("{violation}");
@@ -66,17 +65,4 @@ impl fmt::Display for Violation {
             line => write!(f, "{}:{line}: {}", self.path.display(), self.what),
         }
     }
-}
-
-/// A directory with the crate `a`, which is made of these files.
-#[cfg(test)]
-fn crate_of(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let root = tempfile::TempDir::new().unwrap();
-    let src = root.path().join("crates/a/src");
-    for (path, text) in files {
-        let path = src.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    root
 }

@@ -290,15 +290,11 @@ fn is_own(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".shiplane-"))
 }
 
-#[cfg(unix)]
 fn mode_of(metadata: &Metadata) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
-    metadata.permissions().mode() & 0o7777
-}
-
-#[cfg(not(unix))]
-fn mode_of(_metadata: &Metadata) -> u32 {
-    0
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::mode(metadata) & 0o7777;
+    #[cfg(not(unix))]
+    u32::from(metadata.permissions().readonly())
 }
 
 /// A wrong tree is usually wrong in the same way everywhere.

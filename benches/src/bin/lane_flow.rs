@@ -5,7 +5,7 @@
 //! link is a test's own.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -54,11 +54,11 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn receive() -> Result<(), Failure> {
-    let transport = QuicTransport::builder().trust(anyone()).bind(anywhere())?;
+    let transport = QuicTransport::builder().trust(anyone()).bind(ANYWHERE)?;
     println!("{}", transport.local_addr()?);
     let (_, peer) = transport.accept().await?;
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options();
+    let options = LaneOptions::default().digest(DigestAlgorithm::Blake3);
     for _ in 0..RECEIVERS {
         let (peer, options) = (Arc::clone(&peer), options.clone());
         lanes.spawn(async move {
@@ -78,7 +78,7 @@ async fn receive() -> Result<(), Failure> {
 async fn send(args: SendArgs) -> Result<(), Failure> {
     let fixed = args.window_bytes.map(|window_bytes| CongestionControl::Fixed { window_bytes });
     let config = TransportConfig::default().congestion(fixed.unwrap_or(CongestionControl::Shiplane));
-    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(anywhere())?;
+    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(ANYWHERE)?;
     let start = Instant::now();
     let peer = transport.connect(args.addr).await?;
     let idle_rtt = peer.stats().path.rtt;
@@ -108,7 +108,7 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     let taken = Arc::new(AtomicU64::new(0));
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options();
+    let options = LaneOptions::default().digest(DigestAlgorithm::Blake3);
     for _ in 0..STREAMS {
         let (peer, taken, source) =
             (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
@@ -166,13 +166,7 @@ impl ChunkSink for Nowhere {
     }
 }
 
-fn lane_options() -> LaneOptions {
-    LaneOptions::default().digest(DigestAlgorithm::Blake3)
-}
-
-fn anywhere() -> SocketAddr {
-    ([0, 0, 0, 0], 0).into()
-}
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 const STREAMS: u64 = 16;
 

@@ -6,7 +6,6 @@
 //! `report` judges ratios within one round. Nothing here is an assertion: a slow machine makes no red build.
 
 pub(crate) mod bench;
-mod busy;
 mod lane;
 mod link;
 mod machine;
@@ -29,16 +28,12 @@ use xtask::interrupt;
 use xtask::process::Usage;
 use xtask::scratch::Scratch;
 
-use self::link::{Link, RECEIVER, SENDER};
-use self::pipe::Conditions;
-use self::transfer::Ends;
-
-use self::busy::Busy;
 use self::lane::{Flow, PERFECT_PRODUCTS};
-use self::pipe::Counts;
+use self::link::{Link, RECEIVER, SENDER};
+use self::pipe::{Conditions, Counts};
 use self::programs::{Contender, Job, Program, Programs};
 use self::report::{Measured, PERFECT};
-use self::transfer::End;
+use self::transfer::{End, Ends};
 use self::workload::{Data, Workload};
 use crate::netns::Namespace;
 
@@ -131,7 +126,7 @@ impl Measurement {
         let mut busy = None;
         for number in 0..self.runs + warm_ups {
             if row.is_busy && number == warm_ups {
-                busy = Some(Busy::start()?);
+                busy = Some(machine::keep_busy()?);
             }
             for measured in all.iter_mut().filter(|measured| measured.goes_on()) {
                 interrupt::check()?;
@@ -169,7 +164,7 @@ impl Measurement {
         if let (Some(link), Some(name)) = (&link, contender.program.congestion_control()) {
             link.set_congestion_control(name)?;
         }
-        let serving = ends.at_server(|| self.programs.serve(contender, &job))?;
+        let serving = ends.at_server(|| self.programs.keys.serve(contender, &job))?;
         let limit = if row.link.is_some() { LINK_LIMIT } else { LIMIT };
         let client = || {
             let mut command = self.programs.client(contender, &serving, &job)?;
@@ -188,7 +183,7 @@ impl Measurement {
         let finished = client()?;
         let after = counts(link.as_ref());
         let time = finished.time + serving.import;
-        let end = match finished.end() {
+        let end = match finished.end {
             End::Failed(why) => {
                 let said = serving.running.said_until_now().join("\n");
                 End::Failed(format!("{why}; the server: {said}"))

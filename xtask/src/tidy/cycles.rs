@@ -77,7 +77,7 @@ const TOOLS: &str = "fuzz";
 
 #[cfg(test)]
 mod tests {
-    use super::super::crate_of;
+    use super::super::surface::tests::crate_of;
     use super::*;
 
     /// Violations of a crate with these files.

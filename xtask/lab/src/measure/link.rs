@@ -1,7 +1,6 @@
 //! Two network namespaces joined by a relay, for unmodified TCP and UDP programs.
 
 use std::fs;
-use std::io;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tappers::{Interface, Tun};
 use testlink::Path;
+use xtask::process;
 
 use super::pipe::{Conditions, Counts, Pipe};
 use crate::netns::{Namespace, ip, run};
@@ -41,7 +41,9 @@ impl Link {
         let (name_a, name_b) = (format!("sw{process}a{number}"), format!("sw{process}b{number}"));
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
         let ends = [End::new(name_a, SENDER)?, End::new(name_b, RECEIVER)?];
-        let relay = Relay::new(conditions, seed, tun_a, tun_b);
+        let pipes = [Pipe::new(conditions, seed), Pipe::new(conditions.reversed(), seed ^ 0x5555)];
+        let (freezes, began) = (conditions.freezes(seed ^ 0xAAAA), Instant::now());
+        let relay = Relay { tuns: [tun_a, tun_b], pipes, freezes, began };
         let (counts, stop) = (Arc::clone(&relay.pipes[0].counts), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let relay = thread::spawn(move || relay.run(&stopped));
@@ -104,8 +106,8 @@ impl End {
         ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", name])?;
         ip(&["-n", name, "link", "set", name, "mtu", "1500", "txqueuelen", "10000", "up"])?;
         // A TCP whose buffers are too small for the path is no fair neighbour.
-        end.set("tcp_wmem", "4096 65536 33554432")?;
-        end.set("tcp_rmem", "4096 131072 67108864")?;
+        let buffers = ["net.ipv4.tcp_wmem=4096 65536 33554432", "net.ipv4.tcp_rmem=4096 131072 67108864"];
+        ip(&[&["netns", "exec", name, "sysctl", "-qw"], &buffers[..]].concat())?;
         Ok(end)
     }
 
@@ -124,28 +126,16 @@ impl End {
         let device = ["-n", name, "qdisc", "replace", "dev", name, "root"];
         run("tc", &[&device[..], &["tbf", "rate", &rate, "burst", "5kb", "limit", &limit]].concat())
     }
-
-    fn set(&self, name: &str, value: &str) -> Result<()> {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        self.within(|| fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
-    }
-
-    /// Ends the processes of a server whose parent was killed; every process here is of our making.
-    fn kill_all(&self) -> Result<()> {
-        let output = Command::new("ip").args(["netns", "pids", self.namespace.name()]).output()?;
-        let pids = String::from_utf8_lossy(&output.stdout);
-        for pid in pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
-            // It may have ended by itself.
-            let _gone = kill_process(pid, Signal::KILL);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for End {
+    /// Ends the processes of a server whose parent was killed; every process here is of our making.
     fn drop(&mut self) {
-        if let Err(failure) = self.kill_all() {
-            eprintln!("warning: {failure:#}");
+        let mut command = Command::new("ip");
+        let pids = process::output("ip netns pids", command.args(["netns", "pids", self.namespace.name()]));
+        for pid in pids.unwrap_or_default().lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // It may have ended by itself.
+            let _gone = kill_process(pid, Signal::KILL);
         }
     }
 }
@@ -160,11 +150,6 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(conditions: Conditions, seed: u64, a: Tun, b: Tun) -> Self {
-        let pipes = [Pipe::new(conditions, seed), Pipe::new(conditions.reversed(), seed ^ 0x5555)];
-        Self { tuns: [a, b], pipes, freezes: conditions.freezes(seed ^ 0xAAAA), began: Instant::now() }
-    }
-
     fn run(mut self, stop: &AtomicBool) {
         // Of this thread alone. A link does not slow down because the machine is busy.
         if let Err(failure) = setpriority_process(None, RELAY_NICENESS) {
@@ -217,11 +202,9 @@ impl Relay {
 }
 
 fn open_tun(name: &str) -> Result<Tun> {
-    let interface = Interface::new(name).context("device name")?;
-    let open = || -> io::Result<Tun> {
-        let mut tun = Tun::new_named(interface)?;
-        tun.set_nonblocking(true)?;
-        Ok(tun)
+    let open = || {
+        let mut tun = Tun::new_named(Interface::new(name)?)?;
+        tun.set_nonblocking(true).map(|()| tun)
     };
     open().context("cannot open a TUN device (needs root and /dev/net/tun)")
 }

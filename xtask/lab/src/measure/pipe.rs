@@ -30,11 +30,6 @@ impl Conditions {
         Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze_ms, bucket_kbit, drops_udp }
     }
 
-    /// A link of which the sender's own interface lets so much through.
-    pub(super) fn behind_bucket(kbit: u32) -> Self {
-        Self { bucket_kbit: Some(kbit), ..Self::new(50.0, 100.0, 0.0) }
-    }
-
     /// The same link as the other direction sees it.
     pub(super) fn reversed(self) -> Self {
         Self { rate_mbit: self.back_mbit, back_mbit: self.rate_mbit, ..self }

@@ -35,7 +35,8 @@ pub(super) struct Programs {
     ours: Vec<Contender>,
     /// What the names of the other programs contain that are wanted; all if empty.
     only: Vec<String>,
-    keys: Keys,
+    /// They start servers too.
+    pub(super) keys: Keys,
 }
 
 /// What is carried, and between which directories.
@@ -198,11 +199,6 @@ impl Programs {
             Some(format!("- missing: {}: {why}\n", program.0))
         });
         lines.chain(missing).collect()
-    }
-
-    /// Starts the server, from the thread whose network it is to run in.
-    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
-        self.keys.serve(contender, job)
     }
 
     /// The client, not yet started. A later run continues what an earlier one left.

@@ -269,36 +269,33 @@ impl Judged<'_> {
         let rtt_s = link.rtt_ms / 1e3;
         let rate_by =
             |by: f64| self.each(Program::DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
-        Some(match self.row.must {
+        let times = |program| self.each(program, seconds).into_iter();
+        let (what, mark, values) = match self.row.must {
             Must::PerfectWindow => {
                 let perfect = self.measured.iter().find(|one| one.name == PERFECT);
                 let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3.0 * rtt_s);
                 let needed_mbit_s = needed_s.map(|needed| self.row.file_bytes() as f64 * 8e-6 / needed);
                 let what = "rate ÷ that of 1.03 times the perfect window's time and 3 round trips";
-                Target::at_least(what, &[1.0], needed_mbit_s.map(rate_by).unwrap_or_default())
+                (what, 1.0, needed_mbit_s.map(rate_by).unwrap_or_default())
             }
             Must::Rsync => {
                 let values = self.ratio(Program::DURABLE, Program::RSYNC, Sample::mbit_s);
-                Target::at_least("rate ÷ that of rsync over BBR", &[1.0], values)
+                ("rate ÷ that of rsync over BBR", 1.0, values)
             }
-            Must::OfLink(must) => Target::at_least("rate ÷ link", &[must], rate_by(link.rate_mbit)),
+            Must::OfLink(must) => ("rate ÷ link", must, rate_by(link.rate_mbit)),
+            Must::Scp => ("rate ÷ scp's", 1.0, self.ratio(Program::OVER_SSH, Program::SCP, Sample::mbit_s)),
             Must::RoundTrips(must) => {
-                let times = self.each(Program::DURABLE, seconds).into_iter();
-                Target::at_most("round trips", &[must], times.map(|time| time / rtt_s).collect())
+                let values = times(Program::DURABLE).map(|time| time / rtt_s).collect();
+                return Some(Target::at_most("round trips", &[must], values));
             }
             Must::BeyondLogin(must) => {
-                let times =
-                    self.each(Program::OVER_SSH, seconds).into_iter().zip(self.each(Program::LOGIN, seconds));
-                let values = times.map(|(ours, login)| (ours - login) / rtt_s).collect();
-                Target::at_most("round trips beyond a login", &[must], values)
+                let pairs = times(Program::OVER_SSH).zip(times(Program::LOGIN));
+                let values = pairs.map(|(ours, login)| (ours - login) / rtt_s).collect();
+                return Some(Target::at_most("round trips beyond a login", &[must], values));
             }
-            Must::Scp => Target::at_least(
-                "rate ÷ scp's",
-                &[1.0],
-                self.ratio(Program::OVER_SSH, Program::SCP, Sample::mbit_s),
-            ),
             Must::Usual => return None,
-        })
+        };
+        Some(Target::at_least(what, &[mark], values))
     }
 
     fn on_loopback(&self, kind: Kind) -> Vec<Target> {

@@ -17,7 +17,7 @@ use xtask::{interrupt, tree, units};
 
 use super::programs::{Contender, Job, Program, Programs};
 use super::report::{Section, dash, yes_or_no};
-use super::transfer::{Finished, most_said};
+use super::transfer::{End, Finished, most_said};
 use super::workload::{Data, ITEM, Workload};
 use super::{Conditions, Ends, Link, Measurement, SENDER, wan};
 
@@ -142,7 +142,8 @@ impl Case {
     fn run(&self, programs: &Programs, contender: &Contender, place: &Path) -> Result<Vec<String>> {
         let data = self.lay(place)?;
         let paths = data.paths(&contender.slug())?;
-        let conditions = Conditions::behind_bucket(self.link_kbit);
+        let conditions =
+            Conditions { bucket_kbit: Some(self.link_kbit), ..Conditions::new(50.0, 100.0, 0.0) };
         let link = Link::new(conditions, 1)?;
         if let Some(name) = contender.program.congestion_control() {
             link.set_congestion_control(name)?;
@@ -150,7 +151,7 @@ impl Case {
         let ends = Ends { link: Some(&link), verb: self.verb };
         let mut job = Job::new(Some(conditions), self.verb, &data, &paths)?;
         job.goes_on = true;
-        let serving = ends.at_server(|| programs.serve(contender, &job))?;
+        let serving = ends.at_server(|| programs.keys.serve(contender, &job))?;
         let (mut kills, mut shown_bytes) = (0, 0);
         loop {
             let mut command = programs.client(contender, &serving, &job)?;
@@ -164,7 +165,8 @@ impl Case {
                 let change = change.take_if(|(after_ms, _)| u128::from(*after_ms) <= elapsed.as_millis());
                 change.map_or(Ok(()), |(_, kbit)| link.sender().set_token_bucket(kbit))
             };
-            let Finished { ended, is_stopped, .. } = ends.run(&contender.name, &mut command, limit, look)?;
+            let Finished { ended, end, .. } = ends.run(&contender.name, &mut command, limit, look)?;
+            let is_stopped = end == End::Stopped;
             ensure!(!(is_stopped && is_last), "it has not ended within {} s", LIMIT.as_secs());
             if self.files == 1 && contender.is_ours() {
                 let resumed_bytes = most_said(&ended.lines, "bytes_resumed");

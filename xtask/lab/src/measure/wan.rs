@@ -3,7 +3,7 @@
 //! A link is two network namespaces and a relay between them (`link`, `pipe`). Beside the programs runs the lane in a bench
 //! (`lane`), with a perfect window and with our own control: it explains the distance. It also runs beside one other
 //! flow. `slow` measures what is left of transfers that are cut off. Needs root and iproute2; everything that it
-//! makes is removed at its end.
+//! makes is removed at its end, but for the empty directory `/run/sshd`.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -52,8 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let only = if args.short { SHORT.map(str::to_owned).to_vec() } else { args.only.clone() };
     let rows = chosen(&only)?;
-    let begins_with_one =
-        |name: &str| only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()));
+    let begins_with_one = |name: &str| is_chosen(&only, name);
     let ours = Contender::ours(&args.common.shiplane)?;
     let has_lanes = begins_with_one(SHARES) || !args.short && rows.iter().any(Row::has_lane);
     let lane = has_lanes.then(lane::build).transpose()?;
@@ -89,11 +88,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The rows whose names begin with one of `only`, or all.
 fn chosen(only: &[String]) -> Result<Vec<Row>> {
     let names = || ROWS.iter().map(|row| row.name).chain(slow::names()).chain([SHARES]);
-    let is_chosen = |name: &str| only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()));
     if let Some(unknown) = only.iter().find(|begin| !names().any(|name| name.starts_with(begin.as_str()))) {
         bail!("no row begins with `{unknown}`; there are {}", names().collect::<Vec<_>>().join(", "));
     }
-    Ok(ROWS.into_iter().filter(|row| is_chosen(row.name)).collect())
+    Ok(ROWS.into_iter().filter(|row| is_chosen(only, row.name)).collect())
+}
+
+fn is_chosen(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()))
 }
 
 /// What `--only` calls the table of shares.

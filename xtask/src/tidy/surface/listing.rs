@@ -5,8 +5,8 @@ use std::mem;
 use proc_macro2::TokenTree;
 use quote::ToTokens;
 use syn::{
-    Attribute, Block, Field, Fields, File, ImplItem, Item, ItemEnum, ItemImpl, ItemStruct, ItemTrait,
-    Signature, Token, Type,
+    Attribute, Block, Fields, File, ImplItem, Item, ItemEnum, ItemImpl, ItemStruct, ItemTrait, Signature,
+    Token, Type,
     punctuated::Punctuated,
     visit_mut::{self, VisitMut},
 };
@@ -187,16 +187,15 @@ impl VisitMut for Public {
 
     fn visit_item_struct_mut(&mut self, item: &mut ItemStruct) {
         match &mut item.fields {
-            Fields::Named(fields) => keep_shown(&mut fields.named),
-            Fields::Unnamed(fields) => keep_shown(&mut fields.unnamed),
+            Fields::Named(fields) => keep(&mut fields.named, is_shown),
+            Fields::Unnamed(fields) => keep(&mut fields.unnamed, is_shown),
             Fields::Unit => {}
         }
         visit_mut::visit_item_struct_mut(self, item);
     }
 
     fn visit_item_enum_mut(&mut self, item: &mut ItemEnum) {
-        let variants = mem::take(&mut item.variants).into_iter();
-        item.variants = variants.filter(|variant| !Head::of(variant).is_hidden()).collect();
+        keep(&mut item.variants, |variant| !Head::of(variant).is_hidden());
         visit_mut::visit_item_enum_mut(self, item);
     }
 
@@ -211,8 +210,8 @@ impl VisitMut for Public {
     }
 }
 
-fn keep_shown(fields: &mut Punctuated<Field, Token![,]>) {
-    *fields = mem::take(fields).into_iter().filter(is_shown).collect();
+fn keep<T>(parts: &mut Punctuated<T, Token![,]>, is_kept: impl Fn(&T) -> bool) {
+    *parts = mem::take(parts).into_iter().filter(is_kept).collect();
 }
 
 fn is_shown(part: &impl ToTokens) -> bool {

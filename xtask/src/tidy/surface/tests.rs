@@ -1,9 +1,6 @@
 //! A small crate, and what of it is listed.
 
-use super::super::{
-    crate_of,
-    model::{Crate, is_conditional},
-};
+use super::super::model::{Crate, is_conditional};
 use super::{
     listing::{Entry, counts, entries, written},
     rules,
@@ -73,4 +70,16 @@ fn a_future_says_what_dropping_it_leaves_and_what_grows_is_not_exhaustive() {
         listing.iter().flat_map(|entry| rules("a", entry)).map(|violation| violation.what).collect();
     let about: Vec<&str> = found.iter().filter_map(|what| what.split(':').next()).collect();
     assert_eq!(about, ["OpenError", "SendOptions", "says_nothing"], "{found:?}");
+}
+
+/// A directory with the crate `a`, which is made of these files.
+pub(in super::super) fn crate_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::TempDir::new().unwrap();
+    let src = root.path().join("crates/a/src");
+    for (path, text) in files {
+        let path = src.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    root
 }

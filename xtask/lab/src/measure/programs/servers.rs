@@ -15,10 +15,9 @@ use xtask::process::{self, Running, Signal, Usage, find_program};
 use super::{Contender, ITEM, Job, Program, Workload, found};
 
 /// Keys of ssh and a certificate for HTTPS, as far as the programs for them are installed.
-pub(super) struct Keys {
+pub(in super::super) struct Keys {
     directory: PathBuf,
     listen: IpAddr,
-    has_made_separation: bool,
 }
 
 /// A server that listens. Killed when dropped.
@@ -50,7 +49,7 @@ impl Keys {
     /// For servers that listen at one address and are found at another.
     pub(super) fn make(directory: PathBuf, listen: IpAddr, host: IpAddr) -> Result<Self> {
         fs::create_dir_all(&directory)?;
-        let mut keys = Self { directory, listen, has_made_separation: false };
+        let keys = Self { directory, listen };
         if let Some(keygen) = find_program("ssh-keygen") {
             for key in ["host", "user"] {
                 let mut command = Command::new(&keygen);
@@ -60,7 +59,9 @@ impl Keys {
             let known = format!("{HOST} {}", fs::read_to_string(keys.directory.join("host.pub"))?);
             fs::write(keys.directory.join("known_hosts"), known)?;
             // As root, sshd does not start without it. The system's own service makes it.
-            keys.has_made_separation = is_root() && fs::create_dir(SEPARATION).is_ok();
+            if is_root() {
+                fs::create_dir_all("/run/sshd").context("cannot make what sshd needs")?;
+            }
         }
         if let Some(openssl) = find_program("openssl") {
             let mut command = Command::new(openssl);
@@ -128,7 +129,7 @@ impl Keys {
     }
 
     /// Starts the server that a contender's client needs, and waits until it can serve.
-    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
+    pub(in super::super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
         let (program, port) = (contender.program, free_port(self.listen)?);
         let names = self.names(contender, job, port, "")?;
         for (name, text) in CONFIGURATIONS {
@@ -160,15 +161,6 @@ impl Keys {
             _ => drop(rest_of_line("Server listening on", || serving.running.next_said(START_LIMIT))?),
         }
         Ok(serving)
-    }
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        if self.has_made_separation {
-            // Not empty: then somebody else uses it by now.
-            let _in_use = fs::remove_dir(SEPARATION);
-        }
     }
 }
 
@@ -229,8 +221,6 @@ const TICKET: &str = "shiplane://";
 
 /// What ssh calls the server.
 const HOST: &str = "shiplane-bench";
-
-const SEPARATION: &str = "/run/sshd";
 
 const CONFIGURATIONS: [(&str, &str); 4] = [
     ("nginx.conf", include_str!("nginx.conf")),

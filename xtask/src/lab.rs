@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<Ran> {
     }
     let mut command = cargo::cargo();
     command.args(["test", "--workspace", "--locked", "--no-run", "--test", TEST]);
-    let mut command = Command::new(cargo::executable_of(&mut command, PACKAGE)?);
+    let mut command = Command::new(cargo::executable_of(&mut command, "lab")?);
     let name = format!("lab {}", arguments.join(" "));
     let running = Running::start(&name, command.args(arguments))?;
     if let Err(interrupted) = running.ends_within(Duration::MAX) {
@@ -56,8 +56,6 @@ Programmes of the lab (Linux; `cargo xtask NAME --help` describes each):
   soak   Keep a server busy and kill clients; check that its resource use stays flat
   wan    Compare with rsync, scp, curl and qcp over emulated wide-area links
   bench  Compare with scp, rsync, curl, sendme and qcp on loopback, or calls with bare quinn and tarpc";
-
-const PACKAGE: &str = "lab";
 
 /// An integration test of the package, whose build brings the program.
 const TEST: &str = "seeds";

@@ -29,21 +29,9 @@ pub fn cargo() -> Command {
     command
 }
 
-/// What cargo says of the workspace's own packages.
-pub fn metadata() -> Result<Value> {
-    let text = process::output("cargo", cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
-    serde_json::from_str(&text).context("cargo metadata printed no JSON")
-}
-
 /// Builds one binary in release and says where it is.
 pub fn build_release(package: &str, binary: &str) -> Result<PathBuf> {
     executable_of(cargo().args(["build", "--release", "--package", package, "--bin", binary]), binary)
-}
-
-/// Builds `shiplane` for the demo, without what the demo does not run, and says where it is.
-pub fn build_for_demo() -> Result<PathBuf> {
-    let arguments = ["build", "--profile", "demo", "--no-default-features", "--package", "shiplane-cli"];
-    executable_of(cargo().args(arguments), "shiplane")
 }
 
 /// Runs a build of one binary and says where it is.

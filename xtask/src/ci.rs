@@ -1,9 +1,10 @@
 //! `cargo xtask ci`: everything that must be green before a change goes in, step by step, with the
 //! time each took.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
+use xtask::driver::Shiplane;
 use xtask::{cargo, interrupt, process, units};
 
 use crate::lab::{self, Ran};
@@ -16,9 +17,17 @@ pub(crate) fn run() -> Result<()> {
     let started = Instant::now();
     let outcome = run_steps(&mut rows);
     let verdict = if outcome.is_ok() { "passed" } else { "failed" };
-    rows.push(row("all", verdict, started.elapsed()));
+    rows.push(units::row(["all", &units::seconds(started.elapsed()), verdict]));
     println!("\n{}", units::table(&rows));
     outcome
+}
+
+/// Has the test of the status page write what it sees into `docs`.
+pub(crate) fn screenshots() -> Result<()> {
+    let mut command = cargo::cargo();
+    command.args(["test", "--package", "shiplane-cli", "--test", "it", "--", "page::", "--nocapture"]);
+    command.env("SHIPLANE_SCREENSHOTS", cargo::workspace_root().join("docs"));
+    process::run("the test of the status page", &mut command).map(drop)
 }
 
 fn run_steps(rows: &mut Vec<Vec<String>>) -> Result<()> {
@@ -28,7 +37,7 @@ fn run_steps(rows: &mut Vec<Vec<String>>) -> Result<()> {
         let began = Instant::now();
         let outcome = run();
         let verdict = outcome.as_ref().map_or("failed", |left_out| left_out.unwrap_or("passed"));
-        rows.push(row(name, verdict, began.elapsed()));
+        rows.push(units::row([name, &units::seconds(began.elapsed()), verdict]));
         outcome.with_context(|| format!("ci: `{name}` failed"))?;
     }
     Ok(())
@@ -39,13 +48,9 @@ type Step = fn() -> Outcome;
 /// A step that did not fail may say why it, or a part of it, was left out.
 type Outcome = Result<Option<&'static str>>;
 
-fn row(name: &str, verdict: &str, time: Duration) -> Vec<String> {
-    units::row([name, &units::seconds(time), verdict])
-}
-
 const STEPS: [(&str, Step); 15] = [
     ("format", || cargo_with(&["fmt", "--all", "--check"])),
-    ("tidy", || tidy::run(&tidy::Args::compare()).map(|()| None)),
+    ("tidy", || tidy::run(false).map(|()| None)),
     ("clippy", || clippy(&["--workspace", "--all-targets"])),
     ("each crate alone", each_alone),
     ("docs", docs),
@@ -53,7 +58,7 @@ const STEPS: [(&str, Step); 15] = [
     ("simulation, short", || programme(&["sim", "--seeds", SHORT_SEEDS])),
     ("fuzz, short", short_fuzz),
     ("dependencies", dependencies),
-    ("demo, small", || demo::run(&demo::Args::small()).map(|()| None)),
+    ("demo, small", || demo::run(None, true).map(|()| None)),
     ("crash, short", || on_program("crash")),
     ("races, short", || on_program("races")),
     ("load, short", || on_program("load")),
@@ -88,8 +93,8 @@ fn docs() -> Outcome {
 /// The short form of a programme of the lab, on the demo's program, which has been built by then and is nearly as fast
 /// as the one that is installed.
 fn on_program(name: &str) -> Outcome {
-    let program = cargo::build_for_demo()?;
-    programme(&[name, "--short", "--shiplane", &program.to_string_lossy()])
+    let shiplane = Shiplane::build_for_demo()?;
+    programme(&[name, "--short", "--shiplane", &shiplane.binary().to_string_lossy()])
 }
 
 fn programme(arguments: &[&str]) -> Outcome {
@@ -105,7 +110,7 @@ fn short_fuzz() -> Outcome {
     if !fuzz::can_be_built() {
         return Ok(Some("left out: libFuzzer needs a C++ compiler"));
     }
-    fuzz::run(&fuzz::Args::short()).map(|()| None)
+    fuzz::run(SHORT_FUZZ_MINUTES, &[]).map(|()| None)
 }
 
 fn dependencies() -> Outcome {
@@ -130,6 +135,9 @@ fn cargo_with(arguments: &[&str]) -> Outcome {
 
 /// Some ten seconds of an unoptimised build.
 const SHORT_SEEDS: &str = "150";
+
+/// Enough to notice that a target is broken, and what a few thousand inputs show.
+const SHORT_FUZZ_MINUTES: f64 = 1.0 / 60.0;
 
 /// What cargo-deny says when it cannot reach the advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";

@@ -18,63 +18,37 @@ use xtask::scratch::Scratch;
 use xtask::tree::{self, Survey};
 use xtask::units;
 
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Directory to send [default: a generated data set]
-    path: Option<PathBuf>,
-    /// Keep the trees and the programs' state, and print where they are
-    #[arg(long)]
-    keep: bool,
-    /// Generate a small data set: 32 MiB and 200 files
-    #[arg(long, conflicts_with = "path")]
-    small: bool,
-}
-
-impl Args {
-    /// `--small`.
-    pub(crate) fn small() -> Self {
-        Self { path: None, keep: false, small: true }
-    }
-}
-
-/// Shows it. Every difference, wrong exit code or overdue end is an error; nothing stays behind.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Shows it with this directory, or with a generated data set, which may be small. Every difference, wrong exit code or
+/// overdue end is an error; nothing stays behind.
+pub(crate) fn run(path: Option<&Path>, is_small: bool) -> Result<()> {
     println!("building shiplane; the first time takes some minutes");
     let shiplane = Shiplane::build_for_demo()?;
     let scratch = Scratch::new("shiplane-demo-", None)?;
-    let shown = show(args, &shiplane, &scratch);
-    if args.keep {
-        println!("kept in {}", scratch.keep().display());
-    }
-    shown
-}
-
-fn show(args: &Args, shiplane: &Shiplane, scratch: &Scratch) -> Result<()> {
-    let source = source(args, scratch)?;
+    let source = source(path, is_small, &scratch)?;
     let survey = tree::survey(&source)?;
     // Two copies at a time, and what a change of the largest file takes.
     scratch.expect_room(3 * survey.bytes + survey.bytes / 8)?;
     let name = source.file_name().context("the tree has no name")?.to_owned();
     let demo = Demo {
-        shiplane,
+        shiplane: &shiplane,
         survey,
-        scratch,
+        scratch: &scratch,
         home: scratch.directory("home")?,
         copy: scratch.directory("ours")?.join(&name),
         theirs: scratch.directory("theirs")?,
         source,
         rows: RefCell::new(vec![units::row(["", "files", "bytes", "time", "rate", "memory"])]),
     };
-    demo.show(args.path.is_none())
+    demo.show(path.is_none())
 }
 
-fn source(args: &Args, scratch: &Scratch) -> Result<PathBuf> {
-    if let Some(path) = &args.path {
+fn source(path: Option<&Path>, is_small: bool, scratch: &Scratch) -> Result<PathBuf> {
+    if let Some(path) = path {
         let source = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         ensure!(source.is_dir(), "{} is not a directory; give the one that holds it", path.display());
         return Ok(source);
     }
-    let size = if args.small { Size::SMALL } else { Size::FULL };
+    let size = if is_small { Size::SMALL } else { Size::FULL };
     // The tree and its copies.
     scratch.expect_room(4 * size.room_bytes())?;
     let (large, small) = (units::bytes(size.large_bytes), units::count(size.small_files as u64));
@@ -196,17 +170,17 @@ impl Demo<'_> {
         expect_memory(held_bytes)?;
         let done = Done::of(&ended.lines)?;
         if !name.is_empty() {
-            let moved = format!("{} ({})", units::bytes(done.moved_bytes()), self.share(done.moved_bytes()));
+            let moved = format!(
+                "{} ({})",
+                units::bytes(done.moved_bytes()),
+                units::percent(done.moved_bytes(), self.survey.bytes)
+            );
             let rate = units::rate(done.moved_bytes(), time);
             let cells = [name, &units::count(self.survey.files), &moved, &units::seconds(time), &rate];
             let cells = cells.into_iter().map(str::to_owned).chain([units::bytes(held_bytes)]);
             self.rows.borrow_mut().push(cells.collect());
         }
         Ok(done)
-    }
-
-    fn share(&self, bytes: u64) -> String {
-        units::percent(bytes, self.survey.bytes)
     }
 
     fn expect_equal(&self, original: &Path, copy: &Path) -> Result<()> {

@@ -49,9 +49,10 @@ impl Shiplane {
         cargo::build_release("shiplane-cli", "shiplane").map(Self::at)
     }
 
-    /// Builds it for the demo.
+    /// Builds it for the demo, without what the demo does not run.
     pub fn build_for_demo() -> Result<Self> {
-        cargo::build_for_demo().map(Self::at)
+        let arguments = ["build", "--profile", "demo", "--no-default-features", "--package", "shiplane-cli"];
+        cargo::executable_of(cargo::cargo().args(arguments), "shiplane").map(Self::at)
     }
 
     fn at(binary: PathBuf) -> Self {
@@ -91,12 +92,7 @@ impl Shiplane {
 
     /// Serves `root` on loopback.
     pub fn serve(&self, root: &Path, home: &Path, access: Access) -> Result<Server> {
-        self.serve_at(ANY_PORT, root, home, access)
-    }
-
-    /// Serves `root` at an address of this machine.
-    pub fn serve_at(&self, listen: &str, root: &Path, home: &Path, access: Access) -> Result<Server> {
-        Server::start(&mut self.serve_command(listen, root, home, access))
+        Server::start(&mut self.serve_command(ANY_PORT, root, home, access))
     }
 
     /// A client, not yet started: `get TICKET LOCAL`, `push LOCAL TICKET` or `sync LOCAL TICKET`. `home` is its own
@@ -126,11 +122,7 @@ impl Verb {
 
 impl fmt::Display for Verb {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Get => "get",
-            Self::Push => "push",
-            Self::Sync => "sync",
-        })
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 

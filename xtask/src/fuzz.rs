@@ -6,54 +6,49 @@
 
 mod coverage;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use xtask::process::{self, Running};
+use parking_lot::Mutex;
+use xtask::process::{self, Ended, Running};
 use xtask::{cargo, units};
 
 pub(crate) use self::coverage::as_compiler;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Minutes per target
-    #[arg(long, default_value_t = 1.0)]
-    minutes: f64,
-    /// Fuzz only this target; may be repeated
-    #[arg(long)]
-    target: Vec<String>,
-}
-
-impl Args {
-    /// Enough to notice that a target is broken, and what a few thousand inputs show.
-    pub(crate) fn short() -> Self {
-        Self { minutes: 1.0 / 60.0, target: Vec::new() }
-    }
-}
-
-/// Runs the targets, one on each core at a time, each to its first failure at most.
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let time = Duration::try_from_secs_f64(args.minutes * 60.0).context("that is no number of minutes")?;
+/// Runs the targets, or those that are named, one on each core at a time, each to its first failure at most.
+pub(crate) fn run(minutes: f64, names: &[String]) -> Result<()> {
+    let time = Duration::try_from_secs_f64(minutes * 60.0).context("that is no number of minutes")?;
     let fuzzer = build()?;
-    let targets = chosen(targets(&fuzzer)?, &args.target)?;
+    let targets = chosen(targets(&fuzzer)?, names)?;
+    let (waiting, outcomes) = (Mutex::new(targets.iter()), Mutex::new(BTreeMap::new()));
+    let work = || {
+        while let Some(target) = { waiting.lock().next() } {
+            let outcome = fuzz(&fuzzer, target, time.max(Duration::from_secs(1)));
+            outcomes.lock().insert(&target.1, outcome);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
+            scope.spawn(work);
+        }
+    });
     let (mut rows, mut broken) = (Vec::new(), Vec::new());
-    for (target, outcome) in targets.iter().zip(fuzz_all(&fuzzer, &targets, time.max(Duration::from_secs(1))))
-    {
+    for (name, outcome) in outcomes.into_inner() {
         let outcome = outcome?;
-        let places = format!("{} places", units::count(outcome.covered));
-        let end = if outcome.failure.is_some() { "broken" } else { "held" };
-        rows.push(units::row([&target.name, &units::count(outcome.inputs), &places, end]));
-        if let Some(last_words) = outcome.failure {
-            eprintln!("{}: {last_words}", target.name);
-            broken.push(target.name.as_str());
+        let inputs = figure(&outcome.said, "stat::number_of_executed_units:");
+        let places = format!("{} places", figure(&outcome.said, "cov:"));
+        let held = outcome.code == Some(0);
+        rows.push(units::row([name, &inputs, &places, if held { "held" } else { "broken" }]));
+        if !held {
+            let said: Vec<_> = outcome.said.lines().collect();
+            eprintln!("{name}: {}", said[said.len().saturating_sub(TAIL_LINES)..].join("\n"));
+            broken.push(name.as_str());
         }
     }
     println!("{}", units::table(&rows));
@@ -68,17 +63,8 @@ pub(crate) fn can_be_built() -> bool {
         || ["c++", "g++", "clang++"].into_iter().any(|compiler| process::find_program(compiler).is_some())
 }
 
-struct Target {
-    package: String,
-    name: String,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    inputs: u64,
-    covered: u64,
-    failure: Option<String>,
-}
+/// A package and the name of one of its targets.
+type Target = (String, String);
 
 fn build() -> Result<PathBuf> {
     ensure!(can_be_built(), "libFuzzer needs a C++ compiler: install g++ or clang++");
@@ -90,45 +76,26 @@ fn build() -> Result<PathBuf> {
 
 fn targets(fuzzer: &Path) -> Result<Vec<Target>> {
     let listed = process::output("the fuzzer", Command::new(fuzzer).env_remove(CHOICE))?;
-    let target = |line: &str| {
-        let (package, name) = line.split_once(' ')?;
-        Some(Target { package: package.to_owned(), name: name.to_owned() })
-    };
+    let target =
+        |line: &str| line.split_once(' ').map(|(package, name)| (package.to_owned(), name.to_owned()));
     listed.lines().map(target).collect::<Option<_>>().context("the fuzzer lists no targets")
 }
 
 fn chosen(targets: Vec<Target>, names: &[String]) -> Result<Vec<Target>> {
-    let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
+    let known: Vec<_> = targets.iter().map(|(_, name)| name.as_str()).collect();
     for name in names {
         ensure!(known.contains(&name.as_str()), "there is no target {name}; there are {}", known.join(", "));
     }
-    Ok(targets.into_iter().filter(|target| names.is_empty() || names.contains(&target.name)).collect())
+    Ok(targets.into_iter().filter(|(_, name)| names.is_empty() || names.contains(name)).collect())
 }
 
-/// The outcomes in order.
-fn fuzz_all(fuzzer: &Path, targets: &[Target], time: Duration) -> Vec<Result<Outcome>> {
-    let outcomes: Vec<_> = targets.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let take_turns = || {
-        while let Some((at, target)) = targets.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed)) {
-            let _first = outcomes[at].set(fuzz(fuzzer, target, time));
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZeroUsize::get) {
-            scope.spawn(take_turns);
-        }
-    });
-    outcomes.into_iter().filter_map(OnceLock::into_inner).collect()
-}
-
-fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
+fn fuzz(fuzzer: &Path, (package, name): &Target, time: Duration) -> Result<Ended> {
     let root = cargo::workspace_root();
-    let seeds = root.join("crates").join(&target.package).join("corpus").join(&target.name);
-    let kept = root.join("target/fuzz").join(&target.name);
+    let seeds = root.join("crates").join(package).join("corpus").join(name);
+    let kept = root.join("target/fuzz").join(name);
     fs::create_dir_all(&kept).with_context(|| format!("cannot create {}", kept.display()))?;
     let mut command = Command::new(fuzzer);
-    command.env(CHOICE, &target.name).args([
+    command.env(CHOICE, name).args([
         format!("-max_total_time={}", time.as_secs()),
         format!("-artifact_prefix={}/found-", seeds.display()),
         format!("-timeout={HANG_SECS}"),
@@ -136,33 +103,14 @@ fn fuzz(fuzzer: &Path, target: &Target, time: Duration) -> Result<Outcome> {
         "-print_final_stats=1".to_owned(),
     ]);
     command.args([&kept, &seeds]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let running = Running::start(&format!("fuzzing {}", target.name), &mut command)?;
-    let mut outcome = Outcome::default();
-    let mut tail = VecDeque::new();
-    while let Some(line) = running.next_said(SILENCE)? {
-        outcome.note(&line);
-        tail.truncate(TAIL_LINES - 1);
-        tail.push_front(line);
-    }
-    if running.wait(SILENCE)?.code != Some(0) {
-        outcome.failure = Some(tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-    }
-    Ok(outcome)
+    Running::start(&format!("fuzzing {name}"), &mut command)?.wait(time + SILENCE)
 }
 
-impl Outcome {
-    /// Takes what a line of libFuzzer's report says.
-    fn note(&mut self, line: &str) {
-        let words: Vec<_> = line.split_whitespace().collect();
-        for pair in words.windows(2) {
-            let Ok(number) = pair[1].parse() else { continue };
-            match pair[0] {
-                "stat::number_of_executed_units:" => self.inputs = number,
-                "cov:" => self.covered = number,
-                _ => {}
-            }
-        }
-    }
+/// The last number that libFuzzer's report has behind this word.
+fn figure(report: &str, name: &str) -> String {
+    let words: Vec<_> = report.split_whitespace().collect();
+    let mut figures = words.windows(2).filter(|pair| pair[0] == name).filter_map(|pair| pair[1].parse().ok());
+    units::count(figures.next_back().unwrap_or(0))
 }
 
 const PACKAGE: &str = "shiplane-fuzz";
@@ -176,7 +124,7 @@ const HANG_SECS: u32 = 10;
 /// An input has 4 KiB at first and rarely more: what takes this much memory takes a peer's word for a size.
 const MAX_RSS_MIB: u32 = 512;
 
-/// libFuzzer reports at least that often while it lives.
+/// It ends by itself when its time is over.
 const SILENCE: Duration = Duration::from_secs(600);
 
 /// A panic and its backtrace.
@@ -188,27 +136,22 @@ mod tests {
 
     #[test]
     fn a_report_is_understood() {
-        let mut outcome = Outcome::default();
-        for line in [
-            "#2\tINITED cov: 33 ft: 34 corp: 1/1b exec/s: 0 rss: 40Mb",
-            "#511\tNEW    cov: 57 ft: 80 corp: 9/31b lim: 8 exec/s: 0 rss: 41Mb L: 4/4 MS: 1 ChangeByte-",
-            "stat::number_of_executed_units: 123456",
-            "a line that says cov: nothing",
-        ] {
-            outcome.note(line);
-        }
-        assert_eq!(outcome, Outcome { inputs: 123_456, covered: 57, failure: None });
+        let report = "#2\tINITED cov: 33 ft: 34 corp: 1/1b exec/s: 0 rss: 40Mb\n\
+                      #511\tNEW    cov: 57 ft: 80 corp: 9/31b lim: 8 exec/s: 0 rss: 41Mb L: 4/4 MS: 1 ChangeByte-\n\
+                      stat::number_of_executed_units: 123456\na line that says cov: nothing";
+        assert_eq!(figure(report, "stat::number_of_executed_units:"), "123,456");
+        assert_eq!(figure(report, "cov:"), "57");
     }
 
     #[test]
     fn a_target_that_is_not_there_is_not_skipped_in_silence() {
         let all = || {
-            let target = |name: &str| Target { package: "p".to_owned(), name: name.to_owned() };
+            let target = |name: &str| ("p".to_owned(), name.to_owned());
             vec![target("a"), target("b")]
         };
         let names = |names: &[&str]| -> Result<Vec<String>> {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            Ok(chosen(all(), &names)?.into_iter().map(|target| target.name).collect())
+            Ok(chosen(all(), &names)?.into_iter().map(|(_, name)| name).collect())
         };
         assert_eq!(names(&[]).unwrap(), ["a", "b"]);
         assert_eq!(names(&["b"]).unwrap(), ["b"]);

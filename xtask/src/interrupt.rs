@@ -3,26 +3,21 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
-use anyhow::{Context as _, Result, bail};
-use signal_hook::consts;
+use anyhow::{Context as _, Result, ensure};
+use signal_hook::{consts, flag};
 
 /// Starts listening. From here on a long loop must call [`check`] or Ctrl-C goes unheard.
 pub fn install() -> Result<()> {
-    let flag = FLAG.get_or_init(Arc::default);
-    for signal in SIGNALS {
-        signal_hook::flag::register(*signal, Arc::clone(flag)).context("cannot listen for Ctrl-C")?;
-    }
-    Ok(())
+    let mut listening = SIGNALS.iter().map(|signal| flag::register(*signal, Arc::clone(&FLAG)).map(drop));
+    listening.try_for_each(|listens| listens).context("cannot listen for Ctrl-C")
 }
 
 /// Fails once the user has asked us to stop.
 pub fn check() -> Result<()> {
-    match FLAG.get() {
-        Some(flag) if flag.load(Ordering::Relaxed) => bail!("interrupted"),
-        Some(_) | None => Ok(()),
-    }
+    ensure!(!FLAG.load(Ordering::Relaxed), "interrupted");
+    Ok(())
 }
 
 /// Prints a failure and gives the code to exit with.
@@ -33,10 +28,11 @@ pub fn exit_code(outcome: Result<()>) -> ExitCode {
     ExitCode::from(if check().is_err() { 130 } else { 1 })
 }
 
-#[cfg(unix)]
-const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+const SIGNALS: &[i32] = &[
+    consts::SIGINT,
+    consts::SIGTERM,
+    #[cfg(unix)]
+    consts::SIGHUP,
+];
 
-#[cfg(not(unix))]
-const SIGNALS: &[i32] = &[consts::SIGINT, consts::SIGTERM];
-
-static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static FLAG: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);

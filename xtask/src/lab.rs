@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<Ran> {
     }
     let mut command = cargo::cargo();
     command.args(["test", "--workspace", "--locked", "--no-run", "--test", TEST]);
-    let mut command = Command::new(cargo::executable_of(&mut command, PACKAGE)?);
+    let mut command = Command::new(cargo::executable_of(&mut command, "lab")?);
     let name = format!("lab {}", arguments.join(" "));
     let running = Running::start(&name, command.args(arguments))?;
     if let Err(interrupted) = running.ends_within(Duration::MAX) {
@@ -43,10 +43,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<Ran> {
 
 /// Whether the first argument names a programme.
 pub(crate) fn is_programme(arguments: &[String]) -> bool {
-    arguments.first().is_some_and(|name| PROGRAMMES.contains(&name.as_str()))
+    let mut names = HELP.lines().filter_map(|line| line.trim().split(' ').next()).skip(1);
+    arguments.first().is_some_and(|argument| names.any(|name| name == argument))
 }
-
-const PROGRAMMES: [&str; 7] = ["sim", "crash", "races", "load", "soak", "wan", "bench"];
 
 pub(crate) const HELP: &str = "\
 Programmes of the lab (Linux; `cargo xtask NAME --help` describes each):
@@ -57,8 +56,6 @@ Programmes of the lab (Linux; `cargo xtask NAME --help` describes each):
   soak   Keep a server busy and kill clients; check that its resource use stays flat
   wan    Compare with rsync, scp, curl and qcp over emulated wide-area links
   bench  Compare with scp, rsync, curl, sendme and qcp on loopback, or calls with bare quinn and tarpc";
-
-const PACKAGE: &str = "lab";
 
 /// An integration test of the package, whose build brings the program.
 const TEST: &str = "seeds";

@@ -4,9 +4,9 @@ mod ci;
 mod demo;
 mod fuzz;
 mod lab;
-mod screenshots;
 mod tidy;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -27,15 +27,32 @@ struct Args {
 #[derive(Subcommand)]
 enum Task {
     /// Get a tree over loopback, kill and resume a second run, push and sync it; compare the results
-    Demo(demo::Args),
+    Demo {
+        /// Directory to send [default: a generated data set]
+        path: Option<PathBuf>,
+        /// Generate a small data set: 32 MiB and 200 files
+        #[arg(long, conflicts_with = "path")]
+        small: bool,
+    },
     /// Run every check that a change must pass
     Ci,
     /// Check the rules for docs, layers, lengths and words
-    Tidy(tidy::Args),
+    Tidy {
+        /// Write the listings of the public surface, docs/api/, instead of comparing them
+        #[arg(long)]
+        bless: bool,
+    },
     /// Take the pictures of the status page in the documents; needs Chromium and ChromeDriver
     Screenshots,
     /// Fuzz every decoder
-    Fuzz(fuzz::Args),
+    Fuzz {
+        /// Minutes per target
+        #[arg(long, default_value_t = 1.0)]
+        minutes: f64,
+        /// Fuzz only this target; may be repeated
+        #[arg(long)]
+        target: Vec<String>,
+    },
     #[command(external_subcommand)]
     Lab(Vec<String>),
 }
@@ -55,11 +72,11 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     let outcome = interrupt::install().and_then(|()| match args.task {
-        Task::Demo(args) => demo::run(&args),
+        Task::Demo { path, small } => demo::run(path.as_deref(), small),
         Task::Ci => ci::run(),
-        Task::Tidy(args) => tidy::run(&args),
-        Task::Screenshots => screenshots::run(),
-        Task::Fuzz(args) => fuzz::run(&args),
+        Task::Tidy { bless } => tidy::run(bless),
+        Task::Screenshots => ci::screenshots(),
+        Task::Fuzz { minutes, target } => fuzz::run(minutes, &target),
         Task::Lab(arguments) => lab::run(&arguments).map(drop),
     });
     interrupt::exit_code(outcome)

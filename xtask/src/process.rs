@@ -41,17 +41,8 @@ pub struct Running {
 /// Whether and how a process has ended, set by the thread that waits for it. Its pid may then belong to another process.
 #[derive(Default)]
 pub struct Ending {
-    exit: Mutex<Option<Result<Exit, String>>>,
+    exit: Mutex<Option<Result<Ended, String>>>,
     told: Condvar,
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Exit {
-    /// See [`Ended::code`].
-    pub code: Option<i32>,
-    /// See [`Ended::used`].
-    pub used: Usage,
 }
 
 /// What a process and the children that it waited for have used.
@@ -100,7 +91,8 @@ impl Running {
             ending.tell(|| {
                 let used = child.wait4().map_err(|error| error.to_string())?;
                 let (cpu, peak_rss_bytes) = (used.rusage.utime + used.rusage.stime, used.rusage.maxrss);
-                Ok(Exit { code: platform::code(used.status), used: Usage { cpu, peak_rss_bytes } })
+                let (code, used) = (platform::code(used.status), Usage { cpu, peak_rss_bytes });
+                Ok(Ended { code, used, ..Ended::default() })
             });
         }))
     }
@@ -179,10 +171,10 @@ impl Running {
         }
         let lines: Vec<_> = self.stdout.take().into_iter().flatten().collect();
         let said = self.stderr.take().into_iter().flatten().collect::<Vec<_>>().join("\n");
-        let Some(Exit { code, used }) = exit else {
+        let Some(ended) = exit else {
             bail!("{} did not end within {} s; killed; {}", self.name, limit.as_secs(), told(&said, &lines));
         };
-        Ok(Ended { code, used, lines, said })
+        Ok(Ended { lines, said, ..ended })
     }
 
     /// Kills it (SIGKILL) and reaps it.
@@ -253,14 +245,14 @@ pub fn find_program(program: &str) -> Option<PathBuf> {
 
 impl Ending {
     /// How it ended, if that is known. No signal is sent to it meanwhile.
-    pub fn tell(&self, reap: impl FnOnce() -> Result<Exit, String>) {
+    pub fn tell(&self, reap: impl FnOnce() -> Result<Ended, String>) {
         let mut exit = self.exit.lock();
         *exit = Some(reap());
         self.told.notify_all();
     }
 
     /// How it has ended, if it does within that time.
-    pub fn within(&self, limit: Duration) -> Result<Option<Exit>> {
+    pub fn within(&self, limit: Duration) -> Result<Option<Ended>> {
         let mut exit = self.exit.lock();
         // Longer than that is for ever.
         self.told.wait_while_for(&mut exit, |exit| exit.is_none(), limit.min(LONGEST));

@@ -26,8 +26,7 @@ impl Scratch {
 
     /// Makes one in memory, if there is such a place.
     pub fn in_memory(prefix: &str) -> Result<Self> {
-        let memory = Path::new("/dev/shm");
-        Self::new(prefix, memory.is_dir().then_some(memory))
+        Self::new(prefix, Some(&memory_or_disk(0)))
     }
 
     /// Where it is.
@@ -51,11 +50,6 @@ impl Scratch {
             "{place} has {has} free and this needs {needs}; set TMPDIR to a directory with room"
         );
         Ok(())
-    }
-
-    /// Leaves it where it is.
-    pub fn keep(self) -> PathBuf {
-        self.directory.keep()
     }
 }
 

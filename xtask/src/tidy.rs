@@ -7,7 +7,6 @@ mod cycles;
 mod docs;
 mod layers;
 mod model;
-mod sizes;
 mod source;
 mod spec;
 mod surface;
@@ -22,28 +21,22 @@ pub(crate) use self::layers::libraries;
 
 use xtask::cargo;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// Write the listings of the public surface, docs/api/, instead of comparing them
-    #[arg(long)]
-    bless: bool,
-}
-
-/// Checks the workspace and prints every violation.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Checks the workspace and prints every violation. `bless` writes the listings of the public surface instead of comparing
+/// them.
+pub(crate) fn run(bless: bool) -> Result<()> {
     let root = cargo::workspace_root();
     let files = source::load(root)?;
-    let spec = spec::Rules::load(root)?;
+    let rules = spec::load(root)?;
     let mut violations = Vec::new();
     for file in &files {
         violations.extend(words::check(file));
-        violations.extend(spec.check(file));
+        violations.extend(spec::check(file, &rules));
     }
     violations.extend(cycles::check(root, libraries())?);
     violations.extend(docs::check(root, &files)?);
     violations.extend(layers::check(root)?);
-    violations.extend(sizes::check(&files));
-    violations.extend(surface::check(root, args.bless)?);
+    violations.extend(words::check_sizes(&files));
+    violations.extend(surface::check(root, bless)?);
     for violation in &violations {
         eprintln!("{violation}");
     }
@@ -53,13 +46,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Ok(())
         }
         count => bail!("{count} violations of the rules"),
-    }
-}
-
-impl Args {
-    /// Compares, as a check must.
-    pub(crate) fn compare() -> Self {
-        Self { bless: false }
     }
 }
 
@@ -79,17 +65,4 @@ impl fmt::Display for Violation {
             line => write!(f, "{}:{line}: {}", self.path.display(), self.what),
         }
     }
-}
-
-/// A directory with the crate `a`, which is made of these files.
-#[cfg(test)]
-fn crate_of(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let root = tempfile::TempDir::new().unwrap();
-    let src = root.path().join("crates/a/src");
-    for (path, text) in files {
-        let path = src.join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
-    }
-    root
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[cfg(unix)]
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use walkdir::WalkDir;
 
 use crate::interrupt;
@@ -97,24 +97,27 @@ pub fn differences(original: &Path, copy: &Path) -> Result<Vec<(PathBuf, Differe
 
 /// Fails if there are [`differences`], with the first few of them.
 pub fn expect_equal(original: &Path, copy: &Path) -> Result<()> {
-    expect_none(original, copy, differences(original, copy)?)
+    expect_equal_but(original, copy, None)
 }
 
 /// The same, but directories may have been changed at other times: where a run was cut, that may be when it was.
 pub fn expect_equal_whenever(original: &Path, copy: &Path) -> Result<()> {
-    let mut found = differences(original, copy)?;
-    found.retain(|(_, difference)| *difference != Difference::DirectoryTime);
-    expect_none(original, copy, found)
+    expect_equal_but(original, copy, Some(Difference::DirectoryTime))
 }
 
-fn expect_none(original: &Path, copy: &Path, found: Vec<(PathBuf, Difference)>) -> Result<()> {
-    if found.is_empty() {
-        return Ok(());
-    }
+fn expect_equal_but(original: &Path, copy: &Path, allowed: Option<Difference>) -> Result<()> {
+    let mut found = differences(original, copy)?;
+    found.retain(|(_, difference)| Some(*difference) != allowed);
     // Debug, because names may hold what a terminal obeys.
     let shown = found.iter().take(SHOWN).map(|(path, what)| format!("\n  {path:?}: {what:?}"));
-    let shown: String = shown.collect();
-    bail!("{} differs from {} in {} places:{shown}", copy.display(), original.display(), found.len());
+    let (shown, count) = (shown.collect::<String>(), found.len());
+    ensure!(
+        found.is_empty(),
+        "{} differs from {} in {count} places:{shown}",
+        copy.display(),
+        original.display()
+    );
+    Ok(())
 }
 
 /// Fails unless every name beneath `found` stands for what it stands for in `old` or in `new`, whole: nothing in
@@ -254,9 +257,8 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Vec<Difference>> {
 
 /// Sets an extended attribute of a file or directory.
 pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty())
-        .with_context(|| format!("cannot set {name} of {path:?}"))?;
+    #[cfg(unix)]
+    xattr::set(path, name, value).with_context(|| format!("cannot set {name} of {path:?}"))?;
     let _ = (path, name, value);
     Ok(())
 }
@@ -264,27 +266,18 @@ pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
 /// The extended attributes of the user's, in order of their names.
 pub fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
-    #[cfg(target_os = "linux")]
-    {
-        let mut names = vec![0; ATTRIBUTES_LEN_BYTES];
-        // Else their file system has none, or this user may not look.
-        let Ok(len) = rustix::fs::listxattr(path, &mut names) else { return Ok(found) };
-        let names = String::from_utf8_lossy(&names[..len]).into_owned();
-        for name in names.split('\0').filter(|name| name.starts_with("user.")) {
-            let mut value = vec![0; ATTRIBUTES_LEN_BYTES];
-            let len = rustix::fs::getxattr(path, name, &mut value)
-                .with_context(|| format!("cannot read {name} of {path:?}"))?;
-            value.truncate(len);
-            found.push((name.to_owned(), value));
+    // Else their file system has none, or this user may not look.
+    #[cfg(unix)]
+    for name in xattr::list(path).into_iter().flatten().filter_map(|name| name.into_string().ok()) {
+        if name.starts_with("user.") {
+            let value = xattr::get(path, &name).with_context(|| format!("cannot read {name} of {path:?}"))?;
+            found.push((name, value.unwrap_or_default()));
         }
-        found.sort();
     }
+    found.sort();
+    let _ = path;
     Ok(found)
 }
-
-/// 64 KiB: what Linux knows of.
-#[cfg(target_os = "linux")]
-const ATTRIBUTES_LEN_BYTES: usize = 64 << 10;
 
 fn first_different_byte(original: &Path, copy: &Path) -> Result<Option<u64>> {
     let open = |path: &Path| File::open(path).with_context(|| format!("cannot open {path:?}"));
@@ -313,15 +306,11 @@ fn is_own(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".shiplane-"))
 }
 
-#[cfg(unix)]
 fn mode_of(metadata: &Metadata) -> u32 {
-    use std::os::unix::fs::PermissionsExt as _;
-    metadata.permissions().mode() & 0o7777
-}
-
-#[cfg(not(unix))]
-fn mode_of(_metadata: &Metadata) -> u32 {
-    0
+    #[cfg(unix)]
+    return std::os::unix::fs::MetadataExt::mode(metadata) & 0o7777;
+    #[cfg(not(unix))]
+    u32::from(metadata.permissions().readonly())
 }
 
 /// A wrong tree is usually wrong in the same way everywhere.

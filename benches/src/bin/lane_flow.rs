@@ -5,7 +5,7 @@
 //! link is a test's own.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,9 +15,9 @@ use std::{
 
 use bytes::Bytes;
 use clap::Parser;
-use shiplane_benches::{Failure, runtime};
+use shiplane_benches::{Failure, anyone, quantile, runtime};
 use shiplane_transport::{
-    Admission, ChunkSource, LaneOptions, PeerConnection, QuicTransport, TransportConfig, Trust,
+    ChunkSource, LaneOptions, PeerConnection, QuicTransport, TransportConfig,
     internals::{ChunkSink, CongestionControl, SinkError},
 };
 use shiplane_wire::{DigestAlgorithm, Durability, Stored, Verified};
@@ -54,11 +54,11 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn receive() -> Result<(), Failure> {
-    let transport = QuicTransport::builder().trust(anyone()).bind(anywhere())?;
+    let transport = QuicTransport::builder().trust(anyone()).bind(ANYWHERE)?;
     println!("{}", transport.local_addr()?);
     let (_, peer) = transport.accept().await?;
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options();
+    let options = LaneOptions::default().digest(DigestAlgorithm::Blake3);
     for _ in 0..RECEIVERS {
         let (peer, options) = (Arc::clone(&peer), options.clone());
         lanes.spawn(async move {
@@ -78,7 +78,7 @@ async fn receive() -> Result<(), Failure> {
 async fn send(args: SendArgs) -> Result<(), Failure> {
     let fixed = args.window_bytes.map(|window_bytes| CongestionControl::Fixed { window_bytes });
     let config = TransportConfig::default().congestion(fixed.unwrap_or(CongestionControl::Shiplane));
-    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(anywhere())?;
+    let transport = QuicTransport::builder().trust(anyone()).config(config).bind(ANYWHERE)?;
     let start = Instant::now();
     let peer = transport.connect(args.addr).await?;
     let idle_rtt = peer.stats().path.rtt;
@@ -88,14 +88,14 @@ async fn send(args: SendArgs) -> Result<(), Failure> {
     let sent_bytes = send_lanes(&args, &peer, start).await?;
     let seconds = start.elapsed().as_secs_f64();
     done.store(true, Ordering::Relaxed);
-    let messages = messages.await?;
+    let mut messages_ms = messages.await?;
     let stats = peer.stats();
     println!(
         "{{\"seconds\":{seconds:.4},\"mbit_s\":{:.2},\"sent_packets\":{},\"lost_packets\":{},\"message_p99_ms\":{:.3}}}",
         sent_bytes as f64 * 8e-6 / seconds,
         stats.path.sent_packets,
         stats.path.lost_packets,
-        percentile(&messages, 99).as_secs_f64() * 1e3,
+        quantile(&mut messages_ms, 0.99),
     );
     transport.shutdown(GRACE).await;
     Ok(())
@@ -108,7 +108,7 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     let taken = Arc::new(AtomicU64::new(0));
     let until = start + Duration::from_secs_f64(args.seconds);
     let mut lanes = tokio::task::JoinSet::new();
-    let options = lane_options();
+    let options = LaneOptions::default().digest(DigestAlgorithm::Blake3);
     for _ in 0..STREAMS {
         let (peer, taken, source) =
             (Arc::clone(peer), Arc::clone(&taken), ChunkSource::Memory(chunk.clone()));
@@ -128,13 +128,9 @@ async fn send_lanes(args: &SendArgs, peer: &Arc<PeerConnection>, start: Instant)
     Ok(total)
 }
 
-/// Once the bulk has found its rate, sends small messages beside it and returns how long each took until it
-/// was acknowledged, sorted.
-async fn send_messages(
-    peer: Arc<PeerConnection>,
-    done: Arc<AtomicBool>,
-    start_up: Duration,
-) -> Vec<Duration> {
+/// Once the bulk has found its rate, sends small messages beside it and returns how many milliseconds each
+/// took until it was acknowledged.
+async fn send_messages(peer: Arc<PeerConnection>, done: Arc<AtomicBool>, start_up: Duration) -> Vec<f64> {
     tokio::time::sleep(start_up).await;
     let mut messages = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(MESSAGE_INTERVAL);
@@ -144,17 +140,10 @@ async fn send_messages(
         messages.spawn(async move {
             let began = Instant::now();
             let sent = peer.send(Bytes::from_static(&[7; 256])).await;
-            sent.ok().map(|()| began.elapsed())
+            sent.ok().map(|()| began.elapsed().as_secs_f64() * 1e3)
         });
     }
-    let mut took: Vec<_> = messages.join_all().await.into_iter().flatten().collect();
-    took.sort_unstable();
-    took
-}
-
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
-    sorted.get(at).copied().unwrap_or_default()
+    messages.join_all().await.into_iter().flatten().collect()
 }
 
 /// Takes chunks and keeps nothing.
@@ -177,17 +166,7 @@ impl ChunkSink for Nowhere {
     }
 }
 
-fn lane_options() -> LaneOptions {
-    LaneOptions::default().digest(DigestAlgorithm::Blake3)
-}
-
-fn anyone() -> Trust {
-    Trust::ask(|_| Admission::Trusted)
-}
-
-fn anywhere() -> SocketAddr {
-    ([0, 0, 0, 0], 0).into()
-}
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 const STREAMS: u64 = 16;
 

@@ -28,13 +28,18 @@ pub(crate) enum Role {
 impl Role {
     pub(crate) const ALL: [Self; 4] = [Self::Get, Self::Push, Self::SyncAsking, Self::SyncAsked];
 
-    pub(crate) fn name(self) -> &'static str {
+    /// Its name, what the client runs, and the sides that are written to.
+    fn row(self) -> (&'static str, Verb, &'static [&'static str]) {
         match self {
-            Self::Get => "get",
-            Self::Push => "push, the server",
-            Self::SyncAsking => "sync, asking",
-            Self::SyncAsked => "sync, asked",
+            Self::Get => ("get", Verb::Get, &[OURS]),
+            Self::Push => ("push, the server", Verb::Push, &[THEIRS]),
+            Self::SyncAsking => ("sync, asking", Verb::Sync, &[OURS, THEIRS]),
+            Self::SyncAsked => ("sync, asked", Verb::Sync, &[OURS, THEIRS]),
         }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        self.row().0
     }
 
     pub(crate) fn is_sync(self) -> bool {
@@ -46,20 +51,11 @@ impl Role {
     }
 
     fn verb(self) -> Verb {
-        match self {
-            Self::Get => Verb::Get,
-            Self::Push => Verb::Push,
-            Self::SyncAsking | Self::SyncAsked => Verb::Sync,
-        }
+        self.row().1
     }
 
-    /// The sides that are written to.
     fn sides(self) -> &'static [&'static str] {
-        match self {
-            Self::Get => &[OURS],
-            Self::Push => &[THEIRS],
-            Self::SyncAsking | Self::SyncAsked => &[OURS, THEIRS],
-        }
+        self.row().2
     }
 }
 

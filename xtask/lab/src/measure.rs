@@ -6,14 +6,12 @@
 //! `report` judges ratios within one round. Nothing here is an assertion: a slow machine makes no red build.
 
 pub(crate) mod bench;
-mod busy;
 mod lane;
 mod link;
 mod machine;
 mod pipe;
 mod programs;
 mod report;
-mod shares;
 pub(crate) mod slow;
 mod transfer;
 pub(crate) mod wan;
@@ -30,16 +28,12 @@ use xtask::interrupt;
 use xtask::process::Usage;
 use xtask::scratch::Scratch;
 
-use self::link::{Link, RECEIVER, SENDER};
-use self::pipe::Conditions;
-use self::transfer::Ends;
-
-use self::busy::Busy;
 use self::lane::{Flow, PERFECT_PRODUCTS};
-use self::pipe::Counts;
-use self::programs::{Contender, Job, Program, Programs, Way};
+use self::link::{Link, RECEIVER, SENDER};
+use self::pipe::{Conditions, Counts};
+use self::programs::{Contender, Job, Program, Programs};
 use self::report::{Measured, PERFECT};
-use self::transfer::End;
+use self::transfer::{End, Ends};
 use self::workload::{Data, Workload};
 use crate::netns::Namespace;
 
@@ -52,7 +46,7 @@ struct Row {
     verb: Verb,
     workload: Workload,
     /// In which our own program is run.
-    ways: &'static [Way],
+    ways: &'static [Program],
     others: &'static [Program],
     /// Whether other programs keep all cores busy.
     is_busy: bool,
@@ -88,10 +82,25 @@ struct Sample {
     /// What both sides have used, as far as that is known.
     server: Usage,
     client: Usage,
-    /// What loopback carried meanwhile, both directions, each byte once. None where it is not counted.
-    wire_bytes: Option<u64>,
-    /// On a link, what was sent more than once, in per cent of all the content that was sent.
-    resent_percent: Option<f64>,
+    /// What loopback carried meanwhile, both directions, each byte once.
+    wire_bytes: u64,
+    /// On a link, what was sent more than once, in per cent of all the content that was sent; else no number.
+    resent_percent: f64,
+}
+
+/// What every comparison is asked.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Interleaved runs of each program, on loopback after one warm-up; the median is shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Measure this program instead of a build of this tree; repeat to compare several. The first one is judged by the
+    /// targets
+    #[arg(long, value_name = "[LABEL=]PATH")]
+    shiplane: Vec<String>,
+    /// Also write the tables as Markdown below this directory, by kind of machine
+    #[arg(long)]
+    docs: Option<PathBuf>,
 }
 
 /// What all rows share.
@@ -101,7 +110,6 @@ struct Measurement {
     /// The lane's own program, if large files are carried over links.
     lane: Option<PathBuf>,
     runs: u32,
-    seed: u64,
 }
 
 impl Measurement {
@@ -110,7 +118,7 @@ impl Measurement {
     fn compare(&mut self, row: &Row) -> Result<Vec<Measured>> {
         println!("\n{}", row.name);
         let data = Data::lay(row.workload, &self.scratch)?;
-        let contenders = self.programs.contenders(row).into_iter();
+        let contenders = self.programs.contenders(row.ways, row.others, row.link.is_some()).into_iter();
         let mut all: Vec<_> = contenders.map(|one| Measured::new(&one.name.clone(), Some(one))).collect();
         let mut lanes = [(Some(PERFECT_PRODUCTS), PERFECT), (None, "our lane")]
             .map(|(products, name)| (products, Measured::new(name, None)));
@@ -118,7 +126,7 @@ impl Measurement {
         let mut busy = None;
         for number in 0..self.runs + warm_ups {
             if row.is_busy && number == warm_ups {
-                busy = Some(Busy::start()?);
+                busy = Some(machine::keep_busy()?);
             }
             for measured in all.iter_mut().filter(|measured| measured.goes_on()) {
                 interrupt::check()?;
@@ -133,7 +141,7 @@ impl Measurement {
             if let (Some(link), Some(program)) = (row.link.filter(|_| row.has_lane()), &self.lane) {
                 for (products, lane) in &mut lanes {
                     interrupt::check()?;
-                    let link = Link::new(link, self.seed + u64::from(number))?;
+                    let link = Link::new(link, number.into())?;
                     let flow =
                         Flow::start(&link, program, *products, row.file_bytes() >> 20, 60)?.finish()?;
                     println!("  {:28} {:.1} Mbit/s", lane.name, flow.mbit_s);
@@ -149,23 +157,23 @@ impl Measurement {
 
     /// Carries the item once and looks at what arrived.
     fn once(&self, row: &Row, data: &Data, contender: &Contender, number: u32) -> Result<Sample> {
-        let link = row.link.map(|link| Link::new(link, self.seed + u64::from(number))).transpose()?;
+        let link = row.link.map(|link| Link::new(link, number.into())).transpose()?;
         let ends = Ends { link: link.as_ref(), verb: contender.verb(row.verb) };
         let paths = data.paths(&contender.slug())?;
         let job = Job::new(row.link, ends.verb, data, &paths)?;
         if let (Some(link), Some(name)) = (&link, contender.program.congestion_control()) {
             link.set_congestion_control(name)?;
         }
-        let serving = ends.at_server(|| self.programs.serve(contender, &job))?;
+        let serving = ends.at_server(|| self.programs.keys.serve(contender, &job))?;
         let limit = if row.link.is_some() { LINK_LIMIT } else { LIMIT };
         let client = || {
             let mut command = self.programs.client(contender, &serving, &job)?;
             ends.run(&contender.name, &mut command, limit, |_| Ok(()))
         };
         let mut used_before = Duration::ZERO;
-        if contender.program == Program::Shiplane(Way::Second) {
+        if contender.program == Program::SECOND {
             client()?.ended.expect_success("the first receiver")?;
-            used_before = crate::stats::cpu_time(serving.pid())?;
+            used_before = crate::stats::cpu_time(serving.running.pid())?;
             paths.clear_file()?;
         }
         if link.is_none() {
@@ -174,15 +182,20 @@ impl Measurement {
         let before = counts(link.as_ref());
         let finished = client()?;
         let after = counts(link.as_ref());
-        let time = finished.time + serving.import();
-        let (end, said) = (finished.end(), serving.said());
-        let end = if let End::Failed(why) = end { End::Failed(format!("{why}{said}")) } else { end };
+        let time = finished.time + serving.import;
+        let end = match finished.end {
+            End::Failed(why) => {
+                let said = serving.running.said_until_now().join("\n");
+                End::Failed(format!("{why}; the server: {said}"))
+            }
+            end => end,
+        };
         let (mut server, mut bytes) = (Usage::default(), data.bytes);
         if end == End::Done {
             server = serving.stop()?;
             server.cpu = server.cpu.saturating_sub(used_before);
             let is_ours_over_link = row.link.is_some() && contender.is_ours();
-            if contender.program != Program::Login {
+            if contender.program != Program::LOGIN {
                 data.expect_copy(&paths, is_ours_over_link || row.link.is_none() && number == 0)?;
             }
         } else {
@@ -190,9 +203,8 @@ impl Measurement {
             bytes = bytes.min(workload::present_bytes(&paths.destination)?);
         }
         paths.clear(row.workload, ends.verb)?;
-        let wire_bytes = link.is_none().then(|| after.carried_bytes.saturating_sub(before.carried_bytes));
-        let resent_percent =
-            link.map(|_| resent_percent(before, after, contender.program.header_bytes(), bytes));
+        let wire_bytes = after.carried_bytes.saturating_sub(before.carried_bytes);
+        let resent_percent = resent_percent(before, after, contender.header_bytes(), bytes);
         Ok(Sample { time, bytes, end, server, client: finished.ended.used, wire_bytes, resent_percent })
     }
 }
@@ -200,7 +212,7 @@ impl Measurement {
 impl Row {
     /// Whether it is a large file over a link, for which the lane alone is measured too.
     fn has_lane(&self) -> bool {
-        self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Way::Durable)
+        self.link.is_some() && self.file_bytes() > 1 << 20 && self.ways.contains(&Program::DURABLE)
     }
 
     /// The size of the one file.
@@ -247,11 +259,12 @@ fn enter_own_network() -> Result<Namespace> {
     Ok(network)
 }
 
-/// From what the sender has put on the link between two moments, headers left out.
+/// From what the sender has put on the link between two moments, headers left out. No number if that is nothing, as where
+/// it is not counted.
 fn resent_percent(before: Counts, after: Counts, header_bytes: u64, content_bytes: u64) -> f64 {
     let packets = after.data_packets - before.data_packets;
     let sent_bytes = (after.data_bytes - before.data_bytes).saturating_sub(packets * header_bytes);
-    100.0 * sent_bytes.saturating_sub(content_bytes) as f64 / sent_bytes.max(1) as f64
+    100.0 * sent_bytes.saturating_sub(content_bytes) as f64 / sent_bytes as f64
 }
 
 /// A program that takes longer over a link is stopped, and rated by what it has; on loopback it hangs.
@@ -270,7 +283,7 @@ mod tests {
         let after = Counts { data_packets: 60, data_bytes: 62_500, carried_bytes: 0 };
         let percent = resent_percent(before, after, 50, 40_000);
         assert!((percent - 20.0).abs() < 1e-9, "{percent}");
-        assert!(resent_percent(before, before, 50, 0).abs() < 1e-9);
+        assert!(resent_percent(before, before, 50, 0).is_nan());
     }
 
     #[test]

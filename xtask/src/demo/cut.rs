@@ -17,7 +17,7 @@ impl Demo<'_> {
         let destination = self.scratch.path().join("cut copy");
         let Some(had_bytes) = self.get_until(server, &destination)? else { return Ok(false) };
         println!("  killed; the same command again, to resume");
-        let had = format!("{} ({})", units::bytes(had_bytes), self.share(had_bytes));
+        let had = format!("{} ({})", units::bytes(had_bytes), units::percent(had_bytes, self.survey.bytes));
         self.rows.borrow_mut().push(units::row(["killed, having", "", &had, "", "", ""]));
         let done = self.run("resumed", self.client(Verb::Get, &destination, server))?;
         ensure!(

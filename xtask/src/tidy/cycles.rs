@@ -9,7 +9,7 @@ use quote::ToTokens as _;
 use syn::Item;
 
 use super::Violation;
-use super::model::{Crate, Meaning, is_test};
+use super::model::{Crate, Meaning, is_test, leaves};
 
 /// Modules by name, with those that each uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;
@@ -29,66 +29,47 @@ pub(super) fn check<'a>(root: &Path, crates: impl Iterator<Item = &'a str>) -> R
 
 fn uses(krate: &Crate) -> Uses {
     let mut uses = Uses::new();
-    for module in &krate.modules {
-        let Some(own) = module.path.first() else { continue };
-        let to_root = "super :: ".repeat(module.path.len());
-        for item in module.items.iter().filter(|item| !matches!(item, Item::Mod(_))) {
-            let text = item.to_token_stream().to_string().replace(&to_root, "crate :: ");
-            let named = text.split("crate :: ").skip(1).flat_map(first_names);
-            let meanings = named.flat_map(|name| krate.meanings_of(0, &[name.to_owned()]));
-            let used = meanings.filter_map(|meaning| match meaning {
-                Meaning::Module(found) | Meaning::Item(found, _) => krate.modules[found].path.first(),
-                Meaning::Elsewhere(_) => None,
-            });
-            let used = used.filter(|used| *used != own && *used != TOOLS).cloned();
-            uses.entry(own.clone()).or_default().extend(used);
-        }
+    for (at, (_, item)) in krate.items().filter(|(_, (_, item))| !matches!(item, Item::Mod(_))) {
+        let path = &krate.modules[at].path;
+        let Some(own) = path.first() else { continue };
+        // Each path of a `use` by itself; elsewhere a path goes on with one name.
+        let text = match item {
+            Item::Use(item) => {
+                leaves(&item.tree).into_iter().map(|(path, _)| path.join(" :: ") + " , ").collect()
+            }
+            item => item.to_token_stream().to_string(),
+        };
+        let text = text.replace(&"super :: ".repeat(path.len()), "crate :: ");
+        let named = text
+            .split("crate :: ")
+            .skip(1)
+            .filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
+        let meanings = named.flat_map(|name| krate.meanings_of(0, &[name.to_owned()]));
+        let used = meanings.filter_map(|meaning| match meaning {
+            Meaning::Module(found) | Meaning::Item(found, _) => krate.modules[found].path.first(),
+            Meaning::Elsewhere(_) => None,
+        });
+        let used = used.filter(|used| *used != own && *used != TOOLS).cloned();
+        uses.entry(own.clone()).or_default().extend(used);
     }
     uses
 }
 
-/// The name with which a path goes on; several in braces.
-fn first_names(rest: &str) -> Vec<&str> {
-    let (mut depth, mut is_first, mut found) = (0, true, Vec::new());
-    for word in rest.split_inclusive([' ', ',']).flat_map(|word| word.split(' ')) {
-        match word.trim_end_matches(',') {
-            "" => {}
-            "{" => depth += 1,
-            "}" => depth -= 1,
-            name if is_first => {
-                found.push(name);
-                is_first = false;
-            }
-            _ => {}
-        }
-        is_first |= depth == 1 && word.ends_with(',');
-        if depth == 0 {
-            break;
-        }
-    }
-    found
-}
-
 /// Sets of modules of which each reaches all others.
 fn circles(uses: &Uses) -> BTreeSet<BTreeSet<String>> {
-    let reach: BTreeMap<_, _> = uses.keys().map(|module| (module, reached(uses, module))).collect();
-    let circle = |module: &String| {
-        let back = |other: &&String| reach.get(other).is_some_and(|reached| reached.contains(module));
-        reach[module].iter().filter(back).cloned().collect::<BTreeSet<_>>()
-    };
-    uses.keys().map(circle).filter(|circle| circle.len() > 1).collect()
-}
-
-fn reached(uses: &Uses, from: &str) -> BTreeSet<String> {
-    let (mut reached, mut open) = (BTreeSet::new(), vec![from]);
-    while let Some(module) = open.pop() {
-        for next in uses.get(module).into_iter().flatten() {
-            if reached.insert(next.clone()) {
-                open.push(next);
-            }
+    let mut reached = uses.clone();
+    for _ in uses {
+        for (module, direct) in uses {
+            let beyond: BTreeSet<_> =
+                direct.iter().flat_map(|next| reached.get(next).cloned().unwrap_or_default()).collect();
+            reached.entry(module.clone()).or_default().extend(beyond);
         }
     }
-    reached
+    let circle = |module: &String| {
+        let back = |other: &&String| reached.get(*other).is_some_and(|back| back.contains(module));
+        reached[module].iter().filter(back).cloned().collect::<BTreeSet<_>>()
+    };
+    uses.keys().map(circle).filter(|circle| circle.len() > 1).collect()
 }
 
 /// Entries for the fuzzer stand beside the code and share drivers, which know all of that code, as tests do.
@@ -96,7 +77,7 @@ const TOOLS: &str = "fuzz";
 
 #[cfg(test)]
 mod tests {
-    use super::super::crate_of;
+    use super::super::surface::tests::crate_of;
     use super::*;
 
     /// Violations of a crate with these files.

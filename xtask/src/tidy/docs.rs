@@ -68,7 +68,8 @@ fn wrong(span: &str, files: &[SourceFile]) -> Option<String> {
         [span] if !span.contains('*') => {
             let mut names = span.split("::");
             let path = names.next().filter(|path| path.ends_with(".rs"))?;
-            let places = places(path);
+            // From the root, or with `crates/shiplane-` left out.
+            let places: [PathBuf; 2] = [path.into(), format!("crates/shiplane-{path}").into()];
             let Some(file) = files.iter().find(|file| places.contains(&file.path)) else {
                 return Some("there is no such file".to_owned());
             };
@@ -78,11 +79,6 @@ fn wrong(span: &str, files: &[SourceFile]) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// Where a path may lead: from the root, or with `crates/shiplane-` left out.
-fn places(path: &str) -> [PathBuf; 2] {
-    [path.into(), format!("crates/shiplane-{path}").into()]
 }
 
 /// Whether a file declares `name`; a function among tests only counts if it is one.

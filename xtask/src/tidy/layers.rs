@@ -1,104 +1,59 @@
 //! Checks the dependencies between crates, as cargo reports them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 
 use super::Violation;
 use xtask::{cargo, process};
 
 /// Everything that looks upwards.
 pub(super) fn check(root: &Path) -> Result<Vec<Violation>> {
-    let metadata = cargo::metadata()?;
     let mut violations = Vec::new();
-    for package in metadata["packages"].as_array().context("cargo metadata names no packages")? {
-        let package = Package::read(package, root)?;
-        let closure = if package.is_layered() { closure(&package.name)? } else { BTreeSet::new() };
-        let violation = |what| Violation { path: package.manifest.clone(), line: 0, what };
-        violations.extend(judge(&package, &closure).into_iter().map(violation));
+    for entry in fs::read_dir(root.join("crates")).context("cannot list the crates")? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let direct = tree(&name, &["--edges", "features", "--depth", "1"])?;
+        let violation = |what| Violation { path: format!("crates/{name}/Cargo.toml").into(), line: 0, what };
+        let wrong = judge(&name, &direct, &tree(&name, &["--edges", "normal"])?);
+        violations.extend(wrong.into_iter().map(violation));
     }
     Ok(violations)
 }
 
-/// One member of the workspace.
-#[derive(Debug)]
-struct Package {
-    name: String,
-    manifest: PathBuf,
-    /// All it names, for the build and for tests too.
-    direct: BTreeSet<String>,
-    /// Whether it enables the transport's feature for connections without authentication.
-    uses_dialect: bool,
-}
-
-impl Package {
-    fn read(package: &Value, root: &Path) -> Result<Self> {
-        let text = |value: &Value| value.as_str().map(str::to_owned).context("cargo metadata is unreadable");
-        let name = text(&package["name"])?;
-        let manifest = PathBuf::from(text(&package["manifest_path"])?);
-        let manifest = manifest.strip_prefix(root).unwrap_or(&manifest).to_path_buf();
-        let mut this = Self { name, manifest, direct: BTreeSet::new(), uses_dialect: false };
-        for dependency in package["dependencies"].as_array().context("a package without dependencies")? {
-            let used = text(&dependency["name"])?;
-            let features = dependency["features"].as_array().map_or(&[][..], Vec::as_slice);
-            this.uses_dialect |=
-                used == TRANSPORT && features.iter().any(|feature| feature == DIALECT_FEATURE);
-            let is_for_tests = FOR_TESTS.contains(&(this.name.as_str(), used.as_str()));
-            if !(dependency["kind"] == "dev" && is_for_tests) {
-                this.direct.insert(used);
-            }
-        }
-        Ok(this)
-    }
-
-    /// Every crate in `crates/` has a layer.
-    fn is_layered(&self) -> bool {
-        self.manifest.starts_with("crates")
-    }
-}
-
-/// What is wrong with a member. One that is no layer, as benches and chores, may use everything but the top.
-fn judge(package: &Package, closure: &BTreeSet<String>) -> Vec<String> {
-    let (name, mut what) = (package.name.as_str(), Vec::new());
-    let Some([_, may_use, never, not_directly]) = LAYERS.iter().find(|layer| layer[0] == name) else {
-        if package.is_layered() {
-            what.push(format!("{name} has no layer: give it one in xtask/src/tidy/layers.rs"));
-        }
-        if package.direct.contains(TOP) {
-            what.push(format!("{name} depends on {TOP}, on which nothing may depend"));
-        }
-        return what;
-    };
-    let is_ours = |name: &str| name == FRONT || name == TEST_PEERS || name.starts_with("shiplane-");
-    for used in package.direct.iter().filter(|used| is_ours(used)) {
-        // A crate's own tests may name it, to turn a feature on.
-        if used != name && !may_use.split(' ').any(|may_use| may_use == used) {
-            what.push(format!("{name} must not use {used}: it is not beneath it"));
-        }
-    }
-    for used in not_directly.split(' ').filter(|used| package.direct.contains(*used)) {
-        what.push(format!("{name} must not name {used}"));
-    }
-    for used in never.split(' ').filter(|used| closure.contains(*used)) {
-        what.push(format!("{name} must not reach {used}: see `cargo tree -p {name} -i {used}`"));
-    }
-    if package.uses_dialect && name != DIALECT {
-        what.push(format!(
-            "{name} must not use {TRANSPORT}'s feature {DIALECT_FEATURE}: it is for {DIALECT}"
-        ));
-    }
-    what
-}
-
-/// All that a build of the crate pulls in, itself left out.
-fn closure(name: &str) -> Result<BTreeSet<String>> {
+/// What `cargo tree` shows of a crate, itself left out: names, and names with their features.
+fn tree(name: &str, arguments: &[&str]) -> Result<BTreeSet<String>> {
     let mut command = cargo::cargo();
-    command.args(["tree", "--package", name, "--edges", "normal", "--prefix", "none"]);
-    let text = process::output("cargo tree", &mut command)?;
-    let first_word = |line: &str| line.split(' ').next().map(str::to_owned);
-    Ok(text.lines().filter_map(first_word).filter(|found| found != name).collect())
+    command.args(["tree", "--package", name, "--charset", "ascii"]).args(arguments);
+    Ok(shown(name, &process::output("cargo tree", &mut command)?))
+}
+
+fn shown(name: &str, text: &str) -> BTreeSet<String> {
+    let (built, tests) = text.split_once("[dev-dependencies]").unwrap_or((text, ""));
+    let is_allowed = |line: &&str| FOR_TESTS.iter().any(|(of, used)| *of == name && line.contains(used));
+    let lines = built.lines().chain(tests.lines().filter(|line| !is_allowed(line)));
+    let lines = lines.map(|line| line.trim_start_matches(['|', '`', '-', ' ']));
+    let found = lines.flat_map(|line| [line, line.split(' ').next().unwrap_or_default()]);
+    found.map(str::to_owned).filter(|found| found != name).collect()
+}
+
+/// What is wrong with a crate that names `direct`, for the build or for tests, and is built with all of `closure`.
+fn judge(name: &str, direct: &BTreeSet<String>, closure: &BTreeSet<String>) -> Vec<String> {
+    let Some([_, may_use, never, not_directly]) = LAYERS.iter().find(|layer| layer[0] == name) else {
+        return vec![format!("{name} has no layer: give it one in xtask/src/tidy/layers.rs")];
+    };
+    let is_ours = |used: &str| [FRONT, TEST_PEERS].contains(&used) || used.starts_with("shiplane-");
+    let ours = direct.iter().filter(|used| is_ours(used) && !used.contains(' '));
+    let above = ours.filter(|used| !may_use.split_whitespace().any(|may_use| may_use == *used));
+    let above = above.map(|used| format!("{name} must not use {used}: it is not beneath it"));
+    let named = not_directly.split_whitespace().chain((name != DIALECT).then_some(DIALECT_FEATURE));
+    let named = named.filter(|used| direct.contains(*used));
+    let named = named.map(|used| format!("{name} must not name {used}"));
+    let reached = never.split_whitespace().filter(|used| closure.contains(*used));
+    let reached =
+        reached.map(|used| format!("{name} must not reach {used}: see `cargo tree -p {name} -i {used}`"));
+    above.chain(named).chain(reached).collect()
 }
 
 const TOP: &str = "shiplane-cli";
@@ -109,8 +64,8 @@ pub(super) const FRONT: &str = "shiplane";
 /// Its private parts may name quinn; its public ones must not.
 pub(super) const TRANSPORT: &str = "shiplane-transport";
 
-/// The transport's feature for connections that it does not authenticate.
-const DIALECT_FEATURE: &str = "dialect";
+/// The transport's feature for connections that it does not authenticate, as cargo shows it.
+const DIALECT_FEATURE: &str = "shiplane-transport feature \"dialect\"";
 
 /// The only crate that builds on them.
 const DIALECT: &str = "shiplane-octopii";
@@ -171,21 +126,10 @@ const TERMINAL: &str = "clap indicatif";
 mod tests {
     use super::*;
 
-    fn package(name: &str, direct: &[&str]) -> Package {
-        Package {
-            name: name.to_owned(),
-            manifest: PathBuf::from(format!("crates/{name}/Cargo.toml")),
-            direct: set(direct),
-            uses_dialect: false,
-        }
-    }
-
-    fn set(names: &[&str]) -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
     fn judged(name: &str, direct: &[&str], closure: &[&str]) -> usize {
-        judge(&package(name, direct), &set(closure)).len()
+        let [direct, closure] =
+            [direct, closure].map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        judge(name, &direct, &closure).len()
     }
 
     #[test]
@@ -206,24 +150,27 @@ mod tests {
         assert_eq!(judged("shiplane-wire", &["harmless"], &["harmless", "tokio"]), 1);
         assert_eq!(judged("shiplane-rpc", &["quinn"], &["quinn"]), 1);
         assert_eq!(judged("shiplane-protocols", &["quinn-udp"], &[]), 1);
-        assert_eq!(judged(DIALECT, &["quinn"], &[]), 1);
+        assert_eq!(judged(DIALECT, &["quinn"], &["quinn"]), 1);
     }
 
     #[test]
-    fn nothing_depends_on_the_command_line_and_every_crate_has_a_layer() {
-        let benches = package("shiplane-benches", &["shiplane-cli"]);
-        let benches = Package { manifest: "benches/Cargo.toml".into(), ..benches };
-        assert_eq!(judge(&benches, &BTreeSet::new()).len(), 1);
+    fn some_crates_are_for_tests_alone() {
+        let found = |name: &str, text: &str| shown(name, text).contains("quinn");
+        let text = "a v1 (/a)\n|-- rustls v1\n[dev-dependencies]\n`-- quinn feature \"default\"";
+        assert!(!found(DIALECT, text) && found(TOP, text));
+        assert!(found(DIALECT, "a v1 (/a)\n|-- quinn v1\n[dev-dependencies]\n"));
+    }
+
+    #[test]
+    fn every_crate_has_a_layer() {
         assert_eq!(judged("shiplane-new", &[], &[]), 1);
     }
 
     #[test]
-    fn only_the_command_line_uses_the_dialect_and_only_that_uses_dialect() {
+    fn only_the_command_line_uses_the_dialect_and_only_that_uses_its_feature() {
         assert_eq!(judged("shiplane-protocols", &[DIALECT], &[]), 1);
         assert_eq!(judged(TOP, &[DIALECT], &[]), 0);
-        for (layer, violations) in [(DIALECT, 0), ("shiplane-rpc", 1)] {
-            let package = Package { uses_dialect: true, ..package(layer, &[TRANSPORT]) };
-            assert_eq!(judge(&package, &BTreeSet::new()).len(), violations);
-        }
+        assert_eq!(judged(DIALECT, &[TRANSPORT, DIALECT_FEATURE], &[]), 0);
+        assert_eq!(judged("shiplane-rpc", &[TRANSPORT, DIALECT_FEATURE], &[]), 1);
     }
 }

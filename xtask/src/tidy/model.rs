@@ -1,9 +1,14 @@
 //! The modules of one crate, as they are written, and what a name in them means.
 
-use std::{fs, path::Path, rc::Rc};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use syn::{Attribute, Ident, Item, ItemImpl, UseTree, Visibility};
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::{
+    Attribute, Item, UseTree, Visibility,
+    parse::{ParseStream, Parser as _},
+};
 
 /// All modules of a crate that were asked for.
 pub(super) struct Crate {
@@ -16,9 +21,7 @@ pub(super) struct Crate {
 pub(super) struct Module {
     /// The names that lead to it from the root.
     pub(super) path: Vec<String>,
-    /// The file that it is in.
-    pub(super) text: Rc<str>,
-    pub(super) items: Vec<Item>,
+    pub(super) items: Vec<(Head, Item)>,
 }
 
 /// What a name stands for.
@@ -46,20 +49,20 @@ impl Crate {
     fn load_file(&mut self, path: Vec<String>, file: &Path, dir: &Path) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let parsed = syn::parse_file(&text).with_context(|| format!("cannot parse {}", file.display()))?;
-        self.load_module(Module { path, text: text.into(), items: parsed.items }, dir)
+        self.load_module(path, parsed.items, dir)
     }
 
-    fn load_module(&mut self, mut module: Module, dir: &Path) -> Result<()> {
-        module.items.retain(|item| !(self.is_left_out)(attributes(item)));
-        let (path, text, items) = (module.path.clone(), Rc::clone(&module.text), module.items.clone());
-        self.modules.push(module);
+    fn load_module(&mut self, path: Vec<String>, items: Vec<Item>, dir: &Path) -> Result<()> {
+        let mut items: Vec<_> = items.into_iter().map(|item| (Head::of(&item), item)).collect();
+        items.retain(|(head, _)| !(self.is_left_out)(&head.attributes));
+        self.modules.push(Module { path: path.clone(), items: items.clone() });
         for item in items {
-            let Item::Mod(item) = item else { continue };
+            let (_, Item::Mod(item)) = item else { continue };
             let name = item.ident.to_string();
             let dir = dir.join(&name);
             let path = [&path[..], &[name]].concat();
             match item.content {
-                Some((_, items)) => self.load_module(Module { path, text: Rc::clone(&text), items }, &dir)?,
+                Some((_, items)) => self.load_module(path, items, &dir)?,
                 None => self.load_file(path, &dir.with_extension("rs"), &dir)?,
             }
         }
@@ -99,9 +102,9 @@ impl Crate {
         let here = &self.modules[module];
         let child = self.module_at(&[&here.path[..], &[name.to_owned()]].concat());
         let mut found: Vec<_> = child.map(Meaning::Module).into_iter().collect();
-        for (i, item) in here.items.iter().enumerate() {
+        for (i, (head, item)) in here.items.iter().enumerate() {
             let Item::Use(item) = item else {
-                let is_it = declared(item).is_some_and(|(_, declared)| declared == name);
+                let is_it = head.name.as_deref() == Some(name);
                 found.extend(is_it.then_some(Meaning::Item(module, i)));
                 continue;
             };
@@ -129,27 +132,53 @@ impl Crate {
         self.modules.iter().position(|module| module.path == path)
     }
 
-    /// The `impl` that a macro without arguments stands for, with its text.
-    pub(super) fn expand(&self, name: &str) -> Option<(ItemImpl, Rc<str>)> {
-        let all = self.modules.iter().flat_map(|module| module.items.iter().map(move |item| (module, item)));
-        let (module, item) = all.into_iter().find_map(|(module, item)| match item {
-            Item::Macro(item) if item.ident.as_ref().is_some_and(|ident| ident == name) => {
-                Some((module, item))
-            }
-            _ => None,
-        })?;
-        let text = &module.text[item.mac.delimiter.span().join().byte_range()];
-        let body = text.split_once("=>")?.1;
-        let body = body[body.find('{')? + 1..body.rfind("};")?].replace("$crate", "crate");
-        let text = format!("impl Expanded {{{body}}}");
-        Some((syn::parse_str(&text).ok()?, text.into()))
+    /// All items, each with the module that it is in.
+    pub(super) fn items(&self) -> impl Iterator<Item = (usize, &(Head, Item))> {
+        let modules = self.modules.iter().enumerate();
+        modules.flat_map(|(at, module)| module.items.iter().map(move |item| (at, item)))
     }
 }
 
-/// Whether an item is `#[doc(hidden)]`.
-pub(super) fn is_hidden(attributes: &[Attribute]) -> bool {
-    let hides = |attribute: &Attribute| attribute.parse_args::<Ident>().is_ok_and(|word| word == "hidden");
-    attributes.iter().any(|attribute| attribute.path().is_ident("doc") && hides(attribute))
+/// How an item begins, or a part of one.
+#[derive(Clone)]
+pub(super) struct Head {
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) is_public: bool,
+    /// What it declares, unless that is a module. A macro that is used as an item defines something by its name:
+    /// `fault_codes!` a `FaultCode`.
+    pub(super) name: Option<String>,
+}
+
+impl Head {
+    pub(super) fn of(part: &impl ToTokens) -> Self {
+        let parse = |input: ParseStream<'_>| {
+            let attributes = input.call(Attribute::parse_outer)?;
+            let is_public = matches!(input.parse()?, Visibility::Public(_));
+            let words: Vec<_> = input.parse::<TokenStream>()?.into_iter().collect();
+            let name = words.windows(2).find_map(declared).or_else(|| made(&words));
+            Ok(Self { attributes, is_public, name })
+        };
+        let nothing = Self { attributes: Vec::new(), is_public: false, name: None };
+        parse.parse2(part.to_token_stream()).unwrap_or(nothing)
+    }
+
+    /// Whether it is `#[doc(hidden)]`.
+    pub(super) fn is_hidden(&self) -> bool {
+        let mut docs = self.attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
+        docs.any(|attribute| attribute.parse_args::<Ident>().is_ok_and(|word| word == "hidden"))
+    }
+}
+
+fn declared(pair: &[TokenTree]) -> Option<String> {
+    let [TokenTree::Ident(keyword), TokenTree::Ident(name)] = pair else { return None };
+    let is_keyword = |word: &Ident| ITEMS.iter().any(|item| word == item);
+    (is_keyword(keyword) && !is_keyword(name)).then(|| name.to_string())
+}
+
+fn made(words: &[TokenTree]) -> Option<String> {
+    let [TokenTree::Ident(called), TokenTree::Punct(_), TokenTree::Group(_), ..] = words else { return None };
+    let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+    Some(called.to_string().trim_end_matches('s').split('_').map(capital).collect())
 }
 
 /// Whether it is built only for tests or with a feature.
@@ -171,45 +200,6 @@ fn has_condition(attributes: &[Attribute], words: &[&str]) -> bool {
     })
 }
 
-pub(super) fn attributes(item: &Item) -> &[Attribute] {
-    match item {
-        Item::Const(item) => &item.attrs,
-        Item::Enum(item) => &item.attrs,
-        Item::Fn(item) => &item.attrs,
-        Item::Impl(item) => &item.attrs,
-        Item::Macro(item) => &item.attrs,
-        Item::Mod(item) => &item.attrs,
-        Item::Static(item) => &item.attrs,
-        Item::Struct(item) => &item.attrs,
-        Item::Trait(item) => &item.attrs,
-        Item::Type(item) => &item.attrs,
-        Item::Use(item) => &item.attrs,
-        _ => &[],
-    }
-}
-
-/// What an item declares that is no module, and who may name it. A macro that is used as an item defines, by its name,
-/// something public: `fault_codes!` a `FaultCode`.
-pub(super) fn declared(item: &Item) -> Option<(&Visibility, String)> {
-    let (vis, ident) = match item {
-        Item::Const(item) => (&item.vis, &item.ident),
-        Item::Enum(item) => (&item.vis, &item.ident),
-        Item::Fn(item) => (&item.vis, &item.sig.ident),
-        Item::Macro(item) => {
-            let words = item.mac.path.get_ident()?.to_string();
-            let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
-            let made: String = words.trim_end_matches('s').split('_').map(capital).collect();
-            return item.ident.is_none().then_some((&Visibility::Inherited, made));
-        }
-        Item::Static(item) => (&item.vis, &item.ident),
-        Item::Struct(item) => (&item.vis, &item.ident),
-        Item::Trait(item) => (&item.vis, &item.ident),
-        Item::Type(item) => (&item.vis, &item.ident),
-        _ => return None,
-    };
-    Some((vis, ident.to_string()))
-}
-
 /// All names that a `use` brings in.
 pub(super) fn leaves(tree: &UseTree) -> Vec<Leaf> {
     let leaf = |path: &Ident, name: &Ident| (vec![path.to_string()], Some(name.to_string()));
@@ -228,6 +218,9 @@ pub(super) fn leaves(tree: &UseTree) -> Vec<Leaf> {
         UseTree::Group(group) => group.items.iter().flat_map(leaves).collect(),
     }
 }
+
+/// Words before the name of an item.
+const ITEMS: [&str; 7] = ["const", "enum", "fn", "static", "struct", "trait", "type"];
 
 /// More than any name takes; a circle of imports brings nothing in.
 const MAX_IMPORTS: usize = 8;

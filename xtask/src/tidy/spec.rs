@@ -9,43 +9,36 @@ use anyhow::{Context as _, Result, ensure};
 use super::Violation;
 use super::source::SourceFile;
 
-/// The numbers of all rules and sections: `3`, `3.2`.
-#[derive(Debug)]
-pub(super) struct Rules {
-    numbers: BTreeSet<String>,
+/// The numbers of all rules and sections of `SPEC.md`: `3`, `3.2`.
+pub(super) fn load(root: &Path) -> Result<BTreeSet<String>> {
+    let rules = parse(&fs::read_to_string(root.join("SPEC.md")).context("cannot read SPEC.md")?)?;
+    ensure!(!rules.is_empty(), "SPEC.md holds no numbered rule");
+    Ok(rules)
 }
 
-impl Rules {
-    /// From the workspace's `SPEC.md`.
-    pub(super) fn load(root: &Path) -> Result<Self> {
-        let text = fs::read_to_string(root.join("SPEC.md")).context("cannot read SPEC.md")?;
-        let rules = Self::parse(&text)?;
-        ensure!(!rules.numbers.is_empty(), "SPEC.md holds no numbered rule");
-        Ok(rules)
-    }
-
-    /// A rule's number begins its paragraph, and no two rules have the same.
-    fn parse(text: &str) -> Result<Self> {
-        let mut numbers = BTreeSet::new();
-        for paragraph in text.split("\n\n") {
-            let first_word = paragraph.trim_start_matches(['#', '\n']).split_whitespace().next();
-            if let Some(number) = first_word.filter(|word| is_number(word)) {
-                ensure!(numbers.insert(number.to_owned()), "SPEC.md has two rules {number}");
-            }
+/// A rule's number begins its paragraph, and no two rules have the same.
+fn parse(text: &str) -> Result<BTreeSet<String>> {
+    let mut numbers = BTreeSet::new();
+    for paragraph in text.split("\n\n") {
+        let first_word = paragraph.trim_start_matches(['#', '\n']).split_whitespace().next();
+        if let Some(number) = first_word.filter(|word| is_number(word)) {
+            ensure!(numbers.insert(number.to_owned()), "SPEC.md has two rules {number}");
         }
-        Ok(Self { numbers })
     }
+    Ok(numbers)
+}
 
-    /// The citations of one file that lead nowhere.
-    pub(super) fn check(&self, file: &SourceFile) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        for (line, text) in file.lines.iter().enumerate() {
-            for number in cited(text).into_iter().filter(|number| !self.numbers.contains(*number)) {
-                violations.push(file.violation(line + 1, format!("{CITATION}{number} is not in SPEC.md")));
-            }
-        }
-        violations
-    }
+/// The citations of one file that lead nowhere.
+pub(super) fn check(file: &SourceFile, rules: &BTreeSet<String>) -> Vec<Violation> {
+    let cited = file
+        .lines
+        .iter()
+        .zip(1..)
+        .flat_map(|(text, line)| cited(text).into_iter().map(move |number| (line, number)));
+    let wrong = cited.filter(|(_, number)| !rules.contains(*number));
+    wrong
+        .map(|(line, number)| file.violation(line, format!("{CITATION}{number} is not in SPEC.md")))
+        .collect()
 }
 
 /// The numbers cited in a line: all of `SPEC 4.7, 4.8 and 5.1`.
@@ -79,7 +72,7 @@ mod tests {
     /// `§` stands for the citing word, or this file would cite what its own SPEC.md has not.
     fn wrong(text: &str) -> Vec<String> {
         let file = SourceFile::new("a.rs", &text.replace("§ ", CITATION));
-        Rules::parse(SPEC).unwrap().check(&file).into_iter().map(|violation| violation.what).collect()
+        check(&file, &parse(SPEC).unwrap()).into_iter().map(|violation| violation.what).collect()
     }
 
     #[test]
@@ -96,7 +89,7 @@ mod tests {
 
     #[test]
     fn two_rules_of_one_number_are_found() {
-        let twice = Rules::parse("3.1 A rule\n\n3.2 Another,\n3.1 in a line\n\n3.1 A third").unwrap_err();
+        let twice = parse("3.1 A rule\n\n3.2 Another,\n3.1 in a line\n\n3.1 A third").unwrap_err();
         assert_eq!(twice.to_string(), "SPEC.md has two rules 3.1");
     }
 

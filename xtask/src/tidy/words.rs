@@ -1,4 +1,8 @@
-//! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden.
+//! Checks the text of files: that it opens by saying what it is for, its length, words that are forbidden; and the length
+//! of crates.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::Violation;
 use super::source::{SourceFile, declared};
@@ -34,6 +38,24 @@ pub(super) fn check(file: &SourceFile) -> Vec<Violation> {
     violations
 }
 
+/// Every crate that has grown too long.
+pub(super) fn check_sizes(files: &[SourceFile]) -> Vec<Violation> {
+    let mut crates = BTreeMap::<PathBuf, usize>::new();
+    for file in files.iter().filter(|file| file.path.starts_with("crates")) {
+        let mut parts = file.path.components();
+        let name = parts.by_ref().take(2).collect();
+        if parts.next().is_some_and(|part| part.as_os_str() == "src") {
+            *crates.entry(name).or_default() +=
+                (0..file.lines.len()).filter(|&line| !file.is_test(line)).count();
+        }
+    }
+    let too_long = crates.into_iter().filter(|(_, lines)| *lines > MAX_LINES);
+    let what = |lines| {
+        format!("{lines} lines without tests are over {MAX_LINES}: take away what says a thing twice")
+    };
+    too_long.map(|(path, lines)| Violation { path, line: 0, what: what(lines) }).collect()
+}
+
 /// A private word, with the term to use instead.
 fn private(name: &str) -> Option<(&'static str, &'static str)> {
     PRIVATE.split_whitespace().filter_map(|pair| pair.split_once('=')).find(|(private, _)| *private == name)
@@ -50,6 +72,9 @@ fn sleeps(line: &str) -> bool {
 
 /// More than this and a file holds two things.
 const MAX_FILE_LINES: usize = 600;
+
+/// Of a crate, tests not counted.
+const MAX_LINES: usize = 15_000;
 
 /// Names that were replaced because a reader cannot guess them, with the standard terms.
 const PRIVATE: &str = "
@@ -145,5 +170,19 @@ mod tests {
         assert_eq!(count("crates/x/src/a.rs", &"\n".repeat(598)), 0);
         assert!(what("fn a() {}\n").contains("begins without"));
         assert!(what(&format!("//! Docs.\n{}", "\n".repeat(600))).contains("601 lines"));
+    }
+
+    #[test]
+    fn a_crate_over_the_limit_is_found_and_its_tests_do_not_count() {
+        let half = "//\n".repeat(MAX_LINES / 2);
+        let of = |paths: &[&str]| {
+            let files: Vec<_> = paths.iter().map(|path| SourceFile::new(path, &half)).collect();
+            check_sizes(&files).len()
+        };
+        assert_eq!(
+            of(&["crates/a/src/a.rs", "crates/a/src/b.rs", "crates/b/src/a.rs", "crates/a/tests/a.rs"]),
+            0
+        );
+        assert_eq!(of(&["crates/a/src/a.rs", "crates/a/src/b.rs", "crates/a/src/b/c.rs"]), 1);
     }
 }

@@ -14,10 +14,10 @@ use std::{
 
 use bytes::Bytes;
 use futures::StreamExt as _;
-use shiplane_benches::{Failure, runtime};
+use shiplane_benches::{Failure, anyone, runtime};
 use shiplane_rpc::{Router, RpcClient};
 use shiplane_transport::{
-    Admission, ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, Trust, test_support,
+    ChunkSource, Identity, PeerAddr, PeerConnection, QuicTransport, Trust, test_support,
 };
 use tarpc::{
     context,
@@ -196,10 +196,6 @@ impl Echo for Tarpc {
     async fn echo(&self, body: Bytes) -> Result<Bytes, Failure> {
         Ok(self.client.echo(context::current(), body).await?)
     }
-}
-
-fn anyone() -> Trust {
-    Trust::ask(|_| Admission::Trusted)
 }
 
 fn localhost() -> SocketAddr {

@@ -18,7 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
-use xtask::process::{Exit, Running};
+use xtask::process::{Ended, Running};
 
 use super::calls::{self, Call, Kind};
 
@@ -98,7 +98,7 @@ struct Tracer {
 }
 
 impl Tracer {
-    fn run(mut self, go: ChildStdin) -> Result<(Exit, Trace)> {
+    fn run(mut self, go: ChildStdin) -> Result<(Ended, Trace)> {
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
@@ -113,12 +113,12 @@ impl Tracer {
             };
             let signal = match status {
                 WaitStatus::Exited(pid, code) if pid == self.leader => {
-                    return Ok((Exit { code: Some(code), ..Exit::default() }, self.trace));
+                    return Ok((Ended { code: Some(code), ..Ended::default() }, self.trace));
                 }
                 WaitStatus::Signaled(pid, signal, _) if pid == self.leader => {
                     // A shell calls it that.
                     let code = (signal == Signal::SIGINT).then_some(130);
-                    return Ok((Exit { code, ..Exit::default() }, self.trace));
+                    return Ok((Ended { code, ..Ended::default() }, self.trace));
                 }
                 WaitStatus::PtraceSyscall(pid) => {
                     self.at_call(pid)?;

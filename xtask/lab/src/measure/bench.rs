@@ -2,33 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use xtask::driver::Verb;
 use xtask::scratch::{self, Scratch};
 
-use super::programs::{Contender, Labelled, Program, Programs, Way};
+use super::programs::{Contender, Program, Programs};
 use super::report::{self, Section};
 use super::workload::{DIRECTORIES, EDITS, Workload};
-use super::{LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
+use super::{Common, LOOPBACK, Measurement, Must, Row, enter_own_network, machine};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What is measured
-    #[arg(value_enum, default_value = "file")]
-    what: What,
+    /// One large file, a tree of small ones, the same tree again, a large file that was edited since the last transfer, or
+    /// two receivers of one large file from one server, one after the other
+    #[arg(value_parser = NAMES, default_value = NAMES[0])]
+    what: String,
     /// Size of a large file, in MiB
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..))]
     size_mib: u64,
     /// Number of small files
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     files: u32,
-    /// Measured runs of each program, after one warm-up
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-    /// Measure this program instead of a build of this tree; repeat to compare several. The first one is
-    /// judged by the targets
-    #[arg(long, value_name = "[LABEL=]PATH")]
-    shiplane: Vec<Labelled>,
+    #[command(flatten)]
+    common: Common,
     /// Keep all cores busy with other programs of the same priority
     #[arg(long)]
     busy: bool,
@@ -38,56 +34,34 @@ pub(crate) struct Args {
     /// Compare only with programs whose name contains one of these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Also write the tables below this directory, by kind of machine
-    #[arg(long)]
-    docs: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum What {
-    /// One large file
-    File,
-    /// A tree of small files
-    Small,
-    /// The same tree again, unchanged
-    Unchanged,
-    /// A large file, edited since the last transfer
-    Edited,
-    /// Two receivers of one large file from one server, one after the other
-    Second,
 }
 
 impl Args {
-    fn row(&self) -> Row {
-        let bytes = self.size_mib << 20;
-        let usual: &[Way] = &[Way::Verified, Way::Durable];
-        let (name, workload, ways, others): (_, _, _, &[Program]) = match self.what {
-            What::File => ("file", Workload::File(bytes), usual, &OTHERS),
-            What::Small => ("small", Workload::Tree(self.files), usual, &OTHERS_FOR_TREES),
-            What::Unchanged => (
-                "unchanged",
-                Workload::Unchanged(self.files),
-                &[Way::Verified, Way::Durable, Way::Sync][..],
-                &OTHERS_THAT_COMPARE,
-            ),
-            What::Edited => ("edited", Workload::Edited(bytes), usual, &OTHERS_THAT_COMPARE),
-            What::Second => ("second", Workload::File(bytes), &[Way::Verified, Way::Second][..], &[]),
+    fn rows(&self) -> [Row; 5] {
+        let row = |name, workload, ways, others| {
+            let (link, verb, is_busy, must) = (None, Verb::Get, self.busy, Must::Usual);
+            Row { name, link, verb, workload, ways, others, is_busy, must }
         };
-        let (link, verb, is_busy, must) = (None, Verb::Get, self.busy, Must::Usual);
-        Row { name, link, verb, workload, ways, others, is_busy, must }
+        let (bytes, usual) = (self.size_mib << 20, &[Program::VERIFIED, Program::DURABLE][..]);
+        let all = &[Program::VERIFIED, Program::DURABLE, Program::SYNC];
+        [
+            row(NAMES[0], Workload::File(bytes), usual, &OTHERS[..]),
+            row(NAMES[1], Workload::Tree(self.files), usual, &OTHERS[..5]),
+            row(NAMES[2], Workload::Unchanged(self.files), all, &OTHERS[1..3]),
+            row(NAMES[3], Workload::Edited(bytes), usual, &OTHERS[1..3]),
+            row(NAMES[4], Workload::File(bytes), &[Program::VERIFIED, Program::SECOND], &[]),
+        ]
     }
 
     /// How the runs were made, and what a reader of the figures must know.
     fn head(&self, row: &Row, directory: &Path, is_alone: bool) -> String {
         let what = match row.workload {
-            Workload::File(_) => String::new(),
-            Workload::Edited(_) => {
-                format!(
-                    ", of which {EDITS} places of 4 KiB and two bytes at the front differ from what is there"
-                )
-            }
-            Workload::Tree(_) => format!(" in {DIRECTORIES} directories"),
-            Workload::Unchanged(_) => ", all of which are there already".to_owned(),
+            Workload::File(_) => "",
+            Workload::Edited(_) => &format!(
+                ", of which {EDITS} places of 4 KiB and two bytes at the front differ from what is there"
+            ),
+            Workload::Tree(_) => &format!(" in {DIRECTORIES} directories"),
+            Workload::Unchanged(_) => ", all of which are there already",
         };
         let busy = if self.busy { ", beside one other program on each core that never rests" } else { "" };
         let alone = if is_alone {
@@ -101,7 +75,7 @@ impl Args {
              encrypted with AES-128-GCM unless it says otherwise. Bytes were counted {alone}. Peaks below that of the \
              bench itself are not seen. Taken {} on {}, from and to {}.",
             row.workload.described(),
-            self.runs,
+            self.common.runs,
             machine::today(),
             machine::described(),
             machine::file_system(directory),
@@ -110,9 +84,9 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let row = args.row();
+    let row = args.rows().into_iter().find(|row| row.name == args.what).context("no such row")?;
     // Built before the network of the machine may be left behind.
-    let ours = Contender::ours(&args.shiplane)?;
+    let ours = Contender::ours(&args.common.shiplane)?;
     let network = enter_own_network();
     if let Err(reason) = &network {
         println!("no network of its own: {reason:#}");
@@ -122,26 +96,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let scratch = Scratch::new("shiplane-bench-", Some(&directory))?;
     scratch.expect_room(room_bytes)?;
     let programs = Programs::prepare(ours, args.only.clone(), scratch.path(), LOOPBACK, LOOPBACK)?;
-    let mut bench = Measurement { programs, scratch, lane: None, runs: args.runs, seed: 1 };
+    let mut bench = Measurement { programs, scratch, lane: None, runs: args.common.runs };
     let measured = bench.compare(&row)?;
     let section = Section::of(&row, &measured);
     let head = args.head(&row, bench.scratch.path(), network.is_ok());
-    println!("\n{head}\n\n{}{}", section.text(), bench.programs.described(&row, &measured));
-    if let Some(docs) = &args.docs {
-        let name = format!("{}{}.md", row.name, if args.busy { "-busy" } else { "" });
-        let path = docs.join(machine::Kind::here().slug()).join(name);
-        let head = format!("{head}\n\n{}", bench.programs.described(&row, &measured));
-        report::write(&path, &head, &[section])?;
-    }
+    let programs = bench.programs.described(&row, &measured);
+    println!("\n{head}\n\n{}{programs}", section.text());
+    let name = format!("{}{}.md", row.name, if args.busy { "-busy" } else { "" });
+    report::write(args.common.docs.as_deref(), &name, &format!("{head}\n\n{programs}"), &section)?;
     report::failures(&row, &measured)
 }
 
+const NAMES: [&str; 5] = ["file", "small", "unchanged", "edited", "second"];
+
+/// Those from the second to the third one compare what is there, all others copy everything again. curl, the last one,
+/// carries one file, from its beginning to its end.
 const OTHERS: [Program; 6] =
-    [Program::Scp, Program::RsyncSsh, Program::Rsync, Program::CurlHttps, Program::Sendme, Program::Qcp];
-
-/// curl carries one file, from its beginning to its end.
-const OTHERS_FOR_TREES: [Program; 5] =
-    [Program::Scp, Program::RsyncSsh, Program::Rsync, Program::Sendme, Program::Qcp];
-
-/// All others copy everything again.
-const OTHERS_THAT_COMPARE: [Program; 2] = [Program::RsyncSsh, Program::Rsync];
+    [Program::SCP, Program::RSYNC_SSH, Program::RSYNC, Program::SENDME, Program::QCP, Program::CURL_HTTPS];

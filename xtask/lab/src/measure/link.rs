@@ -1,11 +1,10 @@
 //! Two network namespaces joined by a relay, for unmodified TCP and UDP programs.
 
 use std::fs;
-use std::io;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
@@ -14,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process, setpriority_process};
 use tappers::{Interface, Tun};
 use testlink::Path;
+use xtask::process;
 
 use super::pipe::{Conditions, Counts, Pipe};
 use crate::netns::{Namespace, ip, run};
@@ -41,10 +41,12 @@ impl Link {
         let (name_a, name_b) = (format!("sw{process}a{number}"), format!("sw{process}b{number}"));
         let (tun_a, tun_b) = (open_tun(&name_a)?, open_tun(&name_b)?);
         let ends = [End::new(name_a, SENDER)?, End::new(name_b, RECEIVER)?];
-        let relay = Relay::new(conditions, seed, tun_a, tun_b);
+        let pipes = [Pipe::new(conditions, seed), Pipe::new(conditions.reversed(), seed ^ 0x5555)];
+        let (freezes, began) = (conditions.freezes(seed ^ 0xAAAA), Instant::now());
+        let relay = Relay { tuns: [tun_a, tun_b], pipes, freezes, began };
         let (counts, stop) = (Arc::clone(&relay.pipes[0].counts), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
-        let relay = std::thread::spawn(move || relay.run(&stopped));
+        let relay = thread::spawn(move || relay.run(&stopped));
         let link = Self { conditions, ends, counts, stop, relay: Some(relay) };
         if let Some(kbit) = conditions.bucket_kbit {
             link.sender().set_token_bucket(kbit)?;
@@ -65,12 +67,12 @@ impl Link {
         *self.counts.lock()
     }
 
-    /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on.
-    pub(super) fn set_congestion_control(&self, name: &str) -> Result<()> {
-        for end in &self.ends {
-            end.set("tcp_congestion_control", name)?;
-        }
-        Ok(())
+    /// Sets TCP's congestion control, as the kernel calls it, for connections opened from now on. The setting of a
+    /// namespace would have to be one that the machine allows to all its users; a route's need not.
+    pub(super) fn set_congestion_control(&self, control: &str) -> Result<()> {
+        self.ends.iter().map(|end| end.namespace.name()).try_for_each(|name| {
+            ip(&["-n", name, "route", "replace", NETWORK, "dev", name, "congctl", control])
+        })
     }
 }
 
@@ -84,32 +86,10 @@ impl Drop for Link {
     }
 }
 
-/// Lets namespaces use every congestion control that the kernel has; they may use none but those that the machine
-/// allows to all its users. Puts the machine's setting back on drop.
-#[derive(Debug)]
-pub(super) struct AllowedTcp {
-    before: String,
-}
-
-impl AllowedTcp {
-    pub(super) fn all() -> Result<Self> {
-        let before = fs::read_to_string(ALLOWED_TCP).context("cannot ask for TCP's congestion controls")?;
-        fs::write(ALLOWED_TCP, available_tcp()).context("cannot allow all of TCP's congestion controls")?;
-        Ok(Self { before })
-    }
-}
-
-impl Drop for AllowedTcp {
-    fn drop(&mut self) {
-        if let Err(failure) = fs::write(ALLOWED_TCP, &self.before) {
-            eprintln!("warning: cannot restore {ALLOWED_TCP}: {failure}");
-        }
-    }
-}
-
 /// The kernel's congestion controls, separated by spaces.
 pub(super) fn available_tcp() -> String {
-    fs::read_to_string(AVAILABLE_TCP).unwrap_or_default().trim().to_owned()
+    let available = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+    available.unwrap_or_default().trim().to_owned()
 }
 
 /// Why a program that needs one of them is missing, if so.
@@ -126,15 +106,15 @@ impl End {
         ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", name])?;
         ip(&["-n", name, "link", "set", name, "mtu", "1500", "txqueuelen", "10000", "up"])?;
         // A TCP whose buffers are too small for the path is no fair neighbour.
-        end.set("tcp_wmem", "4096 65536 33554432")?;
-        end.set("tcp_rmem", "4096 131072 67108864")?;
+        let buffers = ["net.ipv4.tcp_wmem=4096 65536 33554432", "net.ipv4.tcp_rmem=4096 131072 67108864"];
+        ip(&[&["netns", "exec", name, "sysctl", "-qw"], &buffers[..]].concat())?;
         Ok(end)
     }
 
     /// Runs `work` on a thread in this namespace: the programs that it starts are in it too.
     pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let entered = || self.namespace.enter().and_then(|()| work());
-        let outcome = std::thread::scope(|scope| scope.spawn(entered).join());
+        let outcome = thread::scope(|scope| scope.spawn(entered).join());
         outcome.unwrap_or_else(|_| Err(anyhow!("a thread in {} panicked", self.namespace.name())))
     }
 
@@ -146,28 +126,16 @@ impl End {
         let device = ["-n", name, "qdisc", "replace", "dev", name, "root"];
         run("tc", &[&device[..], &["tbf", "rate", &rate, "burst", "5kb", "limit", &limit]].concat())
     }
-
-    fn set(&self, name: &str, value: &str) -> Result<()> {
-        let path = format!("/proc/sys/net/ipv4/{name}");
-        self.within(|| fs::write(&path, value).with_context(|| format!("cannot set {name} to {value}")))
-    }
-
-    /// Ends the processes of a server whose parent was killed; every process here is of our making.
-    fn kill_all(&self) -> Result<()> {
-        let output = Command::new("ip").args(["netns", "pids", self.namespace.name()]).output()?;
-        let pids = String::from_utf8_lossy(&output.stdout);
-        for pid in pids.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
-            // It may have ended by itself.
-            let _gone = kill_process(pid, Signal::KILL);
-        }
-        Ok(())
-    }
 }
 
 impl Drop for End {
+    /// Ends the processes of a server whose parent was killed; every process here is of our making.
     fn drop(&mut self) {
-        if let Err(failure) = self.kill_all() {
-            eprintln!("warning: {failure:#}");
+        let mut command = Command::new("ip");
+        let pids = process::output("ip netns pids", command.args(["netns", "pids", self.namespace.name()]));
+        for pid in pids.unwrap_or_default().lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            // It may have ended by itself.
+            let _gone = kill_process(pid, Signal::KILL);
         }
     }
 }
@@ -182,11 +150,6 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(conditions: Conditions, seed: u64, a: Tun, b: Tun) -> Self {
-        let pipes = [Pipe::new(conditions, seed), Pipe::new(conditions.reversed(), seed ^ 0x5555)];
-        Self { tuns: [a, b], pipes, freezes: conditions.freezes(seed ^ 0xAAAA), began: Instant::now() }
-    }
-
     fn run(mut self, stop: &AtomicBool) {
         // Of this thread alone. A link does not slow down because the machine is busy.
         if let Err(failure) = setpriority_process(None, RELAY_NICENESS) {
@@ -197,7 +160,7 @@ impl Relay {
             let now = self.began.elapsed();
             let thaws_at = self.freezes.as_ref().map_or(now, |freezes| freezes.thaws_at(now));
             if thaws_at > now {
-                std::thread::sleep(thaws_at - now);
+                thread::sleep(thaws_at - now);
                 continue;
             }
             for from in 0..2 {
@@ -233,17 +196,15 @@ impl Relay {
         let mut fds = [PollFd::new(a, PollFlags::IN), PollFd::new(b, PollFlags::IN)];
         if poll(&mut fds, Some(&timeout)).is_err() {
             // Interrupted by a signal: the loop looks at `stop`.
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 }
 
 fn open_tun(name: &str) -> Result<Tun> {
-    let interface = Interface::new(name).context("device name")?;
-    let open = || -> io::Result<Tun> {
-        let mut tun = Tun::new_named(interface)?;
-        tun.set_nonblocking(true)?;
-        Ok(tun)
+    let open = || {
+        let mut tun = Tun::new_named(Interface::new(name)?)?;
+        tun.set_nonblocking(true).map(|()| tun)
     };
     open().context("cannot open a TUN device (needs root and /dev/net/tun)")
 }
@@ -251,9 +212,7 @@ fn open_tun(name: &str) -> Result<Tun> {
 /// Inside the namespaces nothing else has an address.
 pub(super) const SENDER: &str = "10.9.0.1";
 pub(super) const RECEIVER: &str = "10.9.0.2";
-
-const AVAILABLE_TCP: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
-const ALLOWED_TCP: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+const NETWORK: &str = "10.9.0.0/24";
 
 /// Names of devices: several links may exist at once.
 static LINKS: AtomicU32 = AtomicU32::new(0);

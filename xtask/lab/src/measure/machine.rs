@@ -1,14 +1,17 @@
-//! Describes the machine of a bench.
+//! Describes the machine of a bench, and keeps it busy.
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
+
+use anyhow::Result;
+use procfs::Current as _;
+use xtask::process::{self, Running};
 
 /// The day, for figures that get old. Empty where there is no `date`.
 pub(super) fn today() -> String {
-    let output = Command::new("date").args(["-u", "+%Y-%m-%d"]).output();
-    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    process::output("date", Command::new("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default()
 }
 
 /// Processors in two kinds, by what costs most on one and little on the other. Each has targets and tables of its
@@ -24,21 +27,18 @@ pub(super) enum Kind {
 impl Kind {
     /// That of this machine.
     pub(super) fn here() -> Self {
-        if features().contains(&SHA) { Self::A } else { Self::B }
+        if features().iter().any(|feature| feature.starts_with("sha")) { Self::A } else { Self::B }
     }
 
     /// As the directory of its tables.
-    pub(super) fn slug(self) -> &'static str {
-        match self {
-            Self::A => "kind-a",
-            Self::B => "kind-b",
-        }
+    pub(super) fn slug(self) -> String {
+        format!("kind-{self:?}").to_lowercase()
     }
 }
 
 /// Processor, its features, cores and system.
 pub(super) fn described() -> String {
-    let processor = cpuinfo("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let processor = processor("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // What distributions append says less.
     let kernel = kernel.trim().split('-').next().unwrap_or_default();
@@ -55,30 +55,31 @@ pub(super) fn file_system(place: &Path) -> String {
     innermost.map_or_else(|| "a file system".to_owned(), |mount| mount.fs_vfstype)
 }
 
-/// What this processor can do of what hashing and encryption are made for.
+/// What this processor can do of what hashing and encryption are made for, as the kernel calls it on x86-64 or AArch64.
 fn features() -> Vec<&'static str> {
-    // As x86-64 has them, or AArch64.
-    let flags = cpuinfo("flags").or_else(|| cpuinfo("Features")).unwrap_or_default();
-    let has = |flag: &str| flags.split(' ').any(|has| has == flag);
-    let all = [
-        ("sha_ni", SHA),
-        ("sha2", SHA),
-        ("aes", "aes"),
-        ("vaes", "vaes"),
-        ("avx2", "avx2"),
-        ("avx512f", "avx512f"),
-    ];
-    all.into_iter().filter(|(flag, _)| has(flag)).map(|(_, name)| name).collect()
+    let flags = processor("flags").or_else(|| processor("Features")).unwrap_or_default();
+    let has = |flag: &&str| flags.split(' ').any(|has| has == *flag);
+    ["sha_ni", "sha2", "aes", "vaes", "avx2", "avx512f"].into_iter().filter(has).collect()
 }
 
 /// What the kernel says of the first processor.
-fn cpuinfo(name: &str) -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+fn processor(name: &str) -> Option<String> {
+    procfs::CpuInfo::current().ok()?.get_field(0, name).map(str::to_owned)
 }
 
-const SHA: &str = "instructions for SHA-256";
+/// One program of our own priority for each core, none of which ever rests. Killed when dropped.
+pub(super) fn keep_busy() -> Result<Vec<Running>> {
+    let start = |_| {
+        let mut command = Command::new("sh");
+        command.args(["-c", SPIN, "spin", &std::process::id().to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Running::start("a busy program", &mut command)
+    };
+    (0..thread::available_parallelism().map_or(1, usize::from)).map(start).collect()
+}
+
+/// Counts for as long as the process whose id it is given lives, should that be killed before it kills us.
+const SPIN: &str = "while kill -0 $1; do i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; done";
 
 #[cfg(test)]
 mod tests {

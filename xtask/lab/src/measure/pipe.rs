@@ -16,30 +16,18 @@ pub(super) struct Conditions {
     pub(super) back_mbit: f64,
     /// In each direction.
     pub(super) loss_percent: f64,
-    pub(super) freeze: Option<Freeze>,
+    /// How long the whole link stops and how often: means, each of which is random within half of it.
+    pub(super) freeze_ms: Option<(f64, f64)>,
     /// A token bucket at the sender, in addition to the rate.
     pub(super) bucket_kbit: Option<u32>,
     /// As a firewall may have it.
     pub(super) drops_udp: bool,
 }
 
-/// The whole link stops now and then.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Freeze {
-    /// The means; each is random within half of it.
-    pub(super) len_ms: f64,
-    pub(super) every_ms: f64,
-}
-
 impl Conditions {
     pub(super) const fn new(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Self {
-        let (freeze, bucket_kbit, drops_udp) = (None, None, false);
-        Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze, bucket_kbit, drops_udp }
-    }
-
-    /// A link of which the sender's own interface lets so much through.
-    pub(super) fn behind_bucket(kbit: u32) -> Self {
-        Self { bucket_kbit: Some(kbit), ..Self::new(50.0, 100.0, 0.0) }
+        let (freeze_ms, bucket_kbit, drops_udp) = (None, None, false);
+        Self { rtt_ms, rate_mbit, back_mbit: rate_mbit, loss_percent, freeze_ms, bucket_kbit, drops_udp }
     }
 
     /// The same link as the other direction sees it.
@@ -61,7 +49,7 @@ impl Conditions {
 
     /// When the whole link stops.
     pub(super) fn freezes(&self, seed: u64) -> Option<Path> {
-        let Freeze { len_ms, every_ms } = self.freeze?;
+        let (len_ms, every_ms) = self.freeze_ms?;
         Some(Path::new(1.0, 1.0).seed(seed).freezing(every_ms, len_ms))
     }
 }

@@ -4,51 +4,23 @@
 mod servers;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use xtask::driver::{ANY_PORT, Server, Shiplane, Verb};
-use xtask::process::{Usage, find_program};
+use xtask::driver::{Shiplane, Verb};
+use xtask::process::find_program;
 
-use self::servers::{Keys, Other};
+use self::servers::Keys;
+pub(super) use self::servers::Serving;
 use super::link::missing_tcp;
 use super::report::Measured;
 use super::workload::{Data, ITEM, RunPaths, Workload};
 use super::{Conditions, LOOPBACK, RECEIVER, Row, SENDER};
 
+/// A program that is compared, by its name in `programs.txt`, which says how it is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Program {
-    Shiplane(Way),
-    Scp,
-    RsyncSsh,
-    /// Its daemon, over TCP BBR where there is a link.
-    Rsync,
-    /// The same over Cubic.
-    RsyncCubic,
-    CurlHttp,
-    CurlHttps,
-    Sendme,
-    Qcp,
-    /// `ssh HOST true`, which carries nothing: what ssh itself takes.
-    Login,
-}
-
-/// How our own program is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// With all of it on the disk.
-    Durable,
-    /// With every chunk's digest matched.
-    Verified,
-    /// `sync`, whatever the row says.
-    Sync,
-    /// From a server that ssh starts.
-    OverSsh,
-    /// For a second receiver of what the same server has sent before.
-    Second,
-}
+pub(super) struct Program(&'static str);
 
 /// A program, as the tables call it.
 #[derive(Clone, Debug)]
@@ -58,30 +30,13 @@ pub(super) struct Contender {
     shiplane: Option<Shiplane>,
 }
 
-/// What `--shiplane` takes: a program of ours and what the tables call it.
-#[derive(Clone, Debug)]
-pub(super) struct Labelled {
-    label: Option<String>,
-    path: PathBuf,
-}
-
-impl std::str::FromStr for Labelled {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let label = text.split_once('=').map(|(label, _)| label.to_owned());
-        let path = text.split_once('=').map_or(text, |(_, path)| path).into();
-        Ok(Self { label, path })
-    }
-}
-
 /// All programs, as far as they are installed.
 pub(super) struct Programs {
     ours: Vec<Contender>,
     /// What the names of the other programs contain that are wanted; all if empty.
     only: Vec<String>,
-    /// None if only our own are run.
-    keys: Option<Keys>,
+    /// They start servers too.
+    pub(super) keys: Keys,
 }
 
 /// What is carried, and between which directories.
@@ -98,146 +53,96 @@ pub(super) struct Job<'a> {
     pub(super) goes_on: bool,
 }
 
-/// A server that listens. Killed when dropped.
-pub(super) enum Serving {
-    Ours(Server),
-    Other(Other),
-}
-
 impl Program {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Shiplane(Way::Durable) => "durable",
-            Self::Shiplane(Way::Verified) => "verified",
-            Self::Shiplane(Way::Sync) => "sync",
-            Self::Shiplane(Way::Second) => "second receiver",
-            Self::Shiplane(Way::OverSsh) => "over ssh",
-            Self::Scp => "scp",
-            Self::RsyncSsh => "rsync over ssh",
-            Self::Rsync => "rsync daemon",
-            Self::RsyncCubic => "rsync daemon, Cubic",
-            Self::CurlHttp => "curl, HTTP",
-            Self::CurlHttps => "curl, HTTPS",
-            Self::Sendme => "sendme",
-            Self::Qcp => "qcp",
-            Self::Login => "ssh login",
-        }
+    /// Ours, with all of it on the disk.
+    pub(super) const DURABLE: Self = Self("durable");
+    /// With every chunk's digest matched.
+    pub(super) const VERIFIED: Self = Self("verified");
+    /// `sync`, whatever the row says.
+    pub(super) const SYNC: Self = Self("sync");
+    /// From a server that ssh starts.
+    pub(super) const OVER_SSH: Self = Self("over ssh");
+    /// For a second receiver of what the same server has sent before.
+    pub(super) const SECOND: Self = Self("second receiver");
+    pub(super) const SCP: Self = Self("scp");
+    pub(super) const RSYNC_SSH: Self = Self("rsync over ssh");
+    /// Over TCP BBR where there is a link.
+    pub(super) const RSYNC: Self = Self("rsync daemon");
+    pub(super) const RSYNC_CUBIC: Self = Self("rsync daemon, Cubic");
+    pub(super) const CURL_HTTP: Self = Self("curl, HTTP");
+    pub(super) const CURL_HTTPS: Self = Self("curl, HTTPS");
+    pub(super) const SENDME: Self = Self("sendme");
+    pub(super) const QCP: Self = Self("qcp");
+    /// `ssh HOST true`, which carries nothing: what ssh itself takes.
+    pub(super) const LOGIN: Self = Self("ssh login");
+
+    /// Its line in the table: name, TCP's congestion control on a link, client, server, note.
+    fn row(self) -> [&'static str; 5] {
+        let rows = TABLE
+            .lines()
+            .filter_map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().try_into().ok());
+        rows.into_iter().find(|row: &[&str; 5]| row[0] == self.0).unwrap_or_default()
     }
 
-    fn needs(self) -> &'static [&'static str] {
-        match self {
-            Self::Shiplane(Way::OverSsh) | Self::Login => &["ssh", "sshd", "ssh-keygen"],
-            Self::Shiplane(_) => &[],
-            Self::Scp => &["scp", "ssh", "sshd", "ssh-keygen"],
-            Self::RsyncSsh => &["rsync", "ssh", "sshd", "ssh-keygen"],
-            Self::Rsync | Self::RsyncCubic => &["rsync"],
-            Self::CurlHttp | Self::CurlHttps => &["curl", "nginx", "openssl"],
-            Self::Sendme => &["sendme"],
-            Self::Qcp => &["qcp", "ssh", "sshd", "ssh-keygen"],
-        }
+    /// The programs of others that it needs.
+    fn tools(self) -> Vec<&'static str> {
+        let [_, _, client, server, _] = self.row();
+        let mut tools: Vec<_> = [client, server].iter().filter_map(|line| line.split(' ').next()).collect();
+        tools.extend((self == Self::CURL_HTTPS).then_some("openssl"));
+        tools.retain(|tool| !["", "shiplane"].contains(tool));
+        tools.dedup();
+        tools
     }
 
-    /// The programs whose versions count, and what else a reader must know.
-    fn described(self) -> (&'static [&'static str], &'static str) {
-        match self {
-            Self::Shiplane(_) => (&[], "it checks each chunk"),
-            Self::Scp | Self::Login => (&["ssh"], "it checks nothing"),
-            Self::RsyncSsh => (&["rsync", "ssh"], "it checks xxHash or MD5"),
-            Self::Rsync | Self::RsyncCubic => (&["rsync"], "no encryption; it checks xxHash or MD5"),
-            Self::CurlHttp | Self::CurlHttps => (&["curl", "nginx"], "it checks nothing"),
-            Self::Sendme => (&["sendme"], "its import included; it checks BLAKE3"),
-            Self::Qcp => (&["qcp"], "packets of 1,452 bytes; it checks nothing"),
-        }
-    }
-
-    /// The client as it is typed, with names in braces for what differs between jobs; what comes out empty is left out.
-    fn client(self) -> &'static str {
-        match self {
-            Self::Shiplane(_) => "shiplane get --ssh {shell} --remote-path {there} {remote} {copy}",
-            Self::Scp => "scp -q -B -r -F {ssh_config} {remote} {destination}",
-            Self::RsyncSsh => "rsync -a {whole} -e {shell} {remote} {destination}",
-            Self::Rsync | Self::RsyncCubic => "rsync -a {whole} {from} {to}",
-            Self::CurlHttp => "curl -q -sS --fail --noproxy * -C - -o {copy} http://{host}:{port}/{name}",
-            Self::CurlHttps => {
-                "curl -q -sS --fail --noproxy * -C - -o {copy} https://{host}:{port}/{name} --tlsv1.3 \
-                 --tls13-ciphers TLS_AES_128_GCM_SHA256 --cacert {keys}/certificate.pem"
-            }
-            // No relays: both sides are here.
-            Self::Sendme => {
-                "sendme receive --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress {ticket}"
-            }
-            // Its own reading of the file finds the host, ssh's reading does the rest.
-            Self::Qcp => {
-                "qcp --quiet -4 --tx {rate} --rx {rate} --rtt {rtt} --remote-qcp-binary {qcp} --ssh {ssh} \
-                 --ssh-config {ssh_config} -S -F -S {ssh_config} {recursive} {remote} {destination}"
-            }
-            Self::Login => "ssh -F {ssh_config} shiplane-bench true",
-        }
-    }
-
-    /// The server, likewise; an sshd for all that travels over ssh.
-    fn server(self) -> &'static str {
-        match self {
-            Self::Rsync | Self::RsyncCubic => "rsync --daemon --no-detach --config {state}/rsyncd.conf",
-            Self::CurlHttp | Self::CurlHttps => "nginx -e stderr -p {state} -c {state}/nginx.conf",
-            Self::Sendme => {
-                "sendme send --relay disabled --magic-ipv4-addr 127.0.0.1:0 --no-progress --ticket-type addresses \
-                 {item}"
-            }
-            // In the foreground, logging to standard error.
-            Self::Shiplane(_) | Self::Scp | Self::RsyncSsh | Self::Qcp | Self::Login => {
-                "sshd -D -e -f {state}/sshd_config"
-            }
-        }
+    /// Whether our program is the server as well.
+    fn is_served_by_us(self) -> bool {
+        self.row()[3].is_empty()
     }
 
     /// TCP's congestion control on a link, as the kernel calls it.
     pub(super) fn congestion_control(self) -> Option<&'static str> {
-        match self {
-            Self::RsyncCubic => Some("cubic"),
-            Self::Shiplane(way) if way != Way::OverSsh => None,
-            _ => Some("bbr"),
-        }
-    }
-
-    /// IP, UDP or TCP and, for QUIC, its own headers in a packet of data.
-    pub(super) fn header_bytes(self) -> u64 {
-        if matches!(self, Self::Shiplane(_) | Self::Qcp) { 63 } else { 52 }
+        Some(self.row()[1]).filter(|control| !control.is_empty())
     }
 }
 
 impl Contender {
-    /// Our own programs: those that are named, or else the one that is built here.
-    pub(super) fn ours(named: &[Labelled]) -> Result<Vec<Self>> {
+    /// Our own programs: those at `[LABEL=]PATH`, or else the one that is built here.
+    pub(super) fn ours(named: &[String]) -> Result<Vec<Self>> {
         if named.is_empty() {
             return Ok(vec![Self::of("shiplane", Shiplane::built(None)?)]);
         }
-        let contender = |(number, one): (usize, &Labelled)| {
-            let unnamed = match number {
-                0 => "shiplane".to_owned(),
-                _ => format!("shiplane {}", number + 1),
-            };
-            Ok(Self::of(&one.label.clone().unwrap_or(unnamed), Shiplane::built(Some(&one.path))?))
+        let contender = |one: &String| {
+            let (label, path) = one.split_once('=').unwrap_or(("shiplane", one));
+            Ok(Self::of(label, Shiplane::built(Some(Path::new(path)))?))
         };
-        named.iter().enumerate().map(contender).collect()
+        named.iter().map(contender).collect()
     }
 
     pub(super) fn of(name: &str, shiplane: Shiplane) -> Self {
-        let program = Program::Shiplane(Way::Durable);
-        Self { name: name.to_owned(), program, shiplane: Some(shiplane) }
+        Self { name: name.to_owned(), program: Program::DURABLE, shiplane: Some(shiplane) }
     }
 
     pub(super) fn other(program: Program) -> Self {
-        Self { name: program.name().to_owned(), program, shiplane: None }
+        Self { name: program.0.to_owned(), program, shiplane: None }
     }
 
     pub(super) fn is_ours(&self) -> bool {
-        matches!(self.program, Program::Shiplane(_))
+        self.program.is_served_by_us() || self.program == Program::OVER_SSH
+    }
+
+    /// Our program, where it is the server as well.
+    fn serves(&self) -> Option<&Shiplane> {
+        self.shiplane.as_ref().filter(|_| self.program.is_served_by_us())
+    }
+
+    /// IP, UDP or TCP and, for QUIC, its own headers in a packet of data.
+    pub(super) fn header_bytes(&self) -> u64 {
+        if self.is_ours() || self.program == Program::QCP { 63 } else { 52 }
     }
 
     /// What it does in a row that says `verb`.
     pub(super) fn verb(&self, verb: Verb) -> Verb {
-        if self.program == Program::Shiplane(Way::Sync) { Verb::Sync } else { verb }
+        if self.program == Program::SYNC { Verb::Sync } else { verb }
     }
 
     pub(super) fn slug(&self) -> String {
@@ -248,7 +153,8 @@ impl Contender {
         if let Some(shiplane) = &self.shiplane {
             return format!("{}, {}", version(shiplane.binary()), shiplane.binary().display());
         }
-        let tools = self.program.described().0.iter().filter_map(|tool| find_program(tool));
+        // scp does not tell, and sshd is of the same version.
+        let tools = self.program.tools().into_iter().filter(|tool| *tool != "scp").filter_map(find_program);
         tools.map(|tool| version(&tool)).collect::<Vec<_>>().join(", ")
     }
 }
@@ -262,73 +168,46 @@ impl Programs {
         listen: IpAddr,
         host: IpAddr,
     ) -> Result<Self> {
-        Ok(Self { ours, only, keys: Some(Keys::make(state.join("keys"), listen, host)?) })
+        Ok(Self { ours, only, keys: Keys::make(state.join("keys"), listen, host)? })
     }
 
-    /// For those who run nothing but our own.
-    pub(super) fn without_others() -> Self {
-        Self { ours: Vec::new(), only: Vec::new(), keys: None }
-    }
-
-    /// The programs that a row compares, as far as they are wanted and can run.
-    pub(super) fn contenders(&self, row: &Row) -> Vec<Contender> {
+    /// The programs of these that are wanted and can run: each of ours in all its ways, then the others.
+    pub(super) fn contenders(&self, ways: &[Program], others: &[Program], has_link: bool) -> Vec<Contender> {
+        let can_run = |program: &&Program| missing(**program, has_link).is_none();
         let ours = self.ours.iter().flat_map(|ours| {
-            let programs = row.ways.iter().map(|way| Program::Shiplane(*way));
-            let can_run = |program: &Program| missing(*program, row.link.is_some()).is_none();
-            programs.filter(can_run).map(move |program| Contender {
-                name: format!("{}, {}", ours.name, program.name()),
-                program,
+            ways.iter().filter(can_run).map(|program| Contender {
+                name: format!("{}, {}", ours.name, program.0),
+                program: *program,
                 ..ours.clone()
             })
         });
-        ours.chain(self.others(row.others, row.link.is_some())).collect()
-    }
-
-    /// Our own programs, and those of the others that are wanted and can run over a link.
-    pub(super) fn ours_and(&self, others: &[Program]) -> Vec<Contender> {
-        self.ours.iter().cloned().chain(self.others(others, true)).collect()
-    }
-
-    fn others<'a>(&'a self, others: &'a [Program], has_link: bool) -> impl Iterator<Item = Contender> + 'a {
-        let can_run = move |one: &&Program| missing(**one, has_link).is_none();
-        others.iter().filter(|one| self.is_wanted(**one)).filter(can_run).map(|one| Contender::other(*one))
+        let others = others.iter().filter(|one| self.is_wanted(**one)).filter(can_run);
+        ours.chain(others.map(|one| Contender::other(*one))).collect()
     }
 
     fn is_wanted(&self, program: Program) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| program.name().contains(only.as_str()))
+        self.only.is_empty() || self.only.iter().any(|only| program.0.contains(only.as_str()))
     }
 
     /// The programs that were measured, each with its version and what it checks, and those that are missing.
     pub(super) fn described(&self, row: &Row, measured: &[Measured]) -> String {
         let contenders = measured.iter().filter_map(|one| one.contender.as_ref());
-        let lines = contenders
-            .map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.described().1));
+        let lines =
+            contenders.map(|one| format!("- {}: {}; {}\n", one.name, one.version(), one.program.row()[4]));
         let missing = row.others.iter().filter(|program| self.is_wanted(**program)).filter_map(|program| {
             let why = missing(*program, row.link.is_some())?;
-            Some(format!("- missing: {}: {why}\n", program.name()))
+            Some(format!("- missing: {}: {why}\n", program.0))
         });
         lines.chain(missing).collect()
     }
 
-    /// Starts the server, from the thread whose network it is to run in.
-    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
-        let is_over_ssh = contender.program == Program::Shiplane(Way::OverSsh);
-        if let Some(shiplane) = contender.shiplane.as_ref().filter(|_| !is_over_ssh) {
-            let listen = job.link.map_or(ANY_PORT, |_| "0.0.0.0:7514");
-            let home = job.paths.home("server")?;
-            return Ok(Serving::Ours(shiplane.serve_at(listen, job.served(), &home, job.verb.access())?));
-        }
-        Ok(Serving::Other(self.keys()?.serve(contender, job)?))
-    }
-
     /// The client, not yet started. A later run continues what an earlier one left.
     pub(super) fn client(&self, contender: &Contender, serving: &Serving, job: &Job<'_>) -> Result<Command> {
-        let other = match serving {
-            Serving::Ours(server) => return our_client(contender, server, job),
-            Serving::Other(other) => other,
-        };
-        let names = self.keys()?.names(contender, job, other.port, &other.ticket)?;
-        let words = names.words(contender.program.client());
+        if let Some(shiplane) = contender.serves() {
+            return our_client(contender, shiplane, &serving.ticket, job);
+        }
+        let names = self.keys.names(contender, job, serving.port, &serving.ticket)?;
+        let words = names.words(contender.program.row()[2]);
         let mut command = match &contender.shiplane {
             Some(shiplane) => shiplane.command(&job.paths.home("client")?),
             None => found(&words[0])?,
@@ -336,23 +215,18 @@ impl Programs {
         command.args(&words[1..]).current_dir(&job.paths.destination);
         Ok(command)
     }
-
-    fn keys(&self) -> Result<&Keys> {
-        self.keys.as_ref().context("only our own program was asked for")
-    }
 }
 
-fn our_client(contender: &Contender, server: &Server, job: &Job<'_>) -> Result<Command> {
-    let shiplane = contender.shiplane.as_ref().context("a client of ours without a program")?;
+fn our_client(contender: &Contender, shiplane: &Shiplane, ticket: &str, job: &Job<'_>) -> Result<Command> {
     let local = match job.verb {
         Verb::Get => job.paths.destination.clone(),
         Verb::Push => job.source.join(ITEM),
         Verb::Sync if job.link.is_some() => job.source.to_path_buf(),
         Verb::Sync => job.paths.destination.clone(),
     };
-    let mut command = shiplane.client(job.verb, &local, server.ticket(), &job.paths.home("client")?);
+    let mut command = shiplane.client(job.verb, &local, ticket, &job.paths.home("client")?);
     command.arg(if job.link.is_some() { "--json" } else { "--quiet" });
-    if matches!(contender.program, Program::Shiplane(Way::Verified | Way::Second)) {
+    if matches!(contender.program, Program::VERIFIED | Program::SECOND) {
         command.args(["--durability", "verified"]);
     }
     command.args(matches!(job.workload, Workload::Edited(_)).then_some("--overwrite"));
@@ -361,7 +235,7 @@ fn our_client(contender: &Contender, server: &Server, job: &Job<'_>) -> Result<C
 
 fn missing(program: Program, has_link: bool) -> Option<String> {
     let tcp = program.congestion_control().filter(|_| has_link).and_then(missing_tcp);
-    let absent = || program.needs().iter().find(|name| find_program(name).is_none());
+    let absent = || program.tools().into_iter().find(|name| find_program(name).is_none());
     tcp.or_else(|| absent().map(|name| format!("{name} is not installed")))
 }
 
@@ -388,38 +262,6 @@ impl<'a> Job<'a> {
     }
 }
 
-impl Serving {
-    pub(super) fn pid(&self) -> u32 {
-        match self {
-            Self::Ours(server) => server.running().pid(),
-            Self::Other(other) => other.running.pid(),
-        }
-    }
-
-    /// What it had to do before it could serve.
-    pub(super) fn import(&self) -> Duration {
-        match self {
-            Self::Ours(_) => Duration::ZERO,
-            Self::Other(other) => other.import,
-        }
-    }
-
-    /// The end of its log, if it has one.
-    pub(super) fn said(&self) -> String {
-        match self {
-            Self::Ours(server) => format!("; the server: {}", server.running().said_until_now().join("\n")),
-            Self::Other(_) => String::new(),
-        }
-    }
-
-    pub(super) fn stop(self) -> Result<Usage> {
-        match self {
-            Self::Ours(server) => Ok(server.stop()?.used),
-            Self::Other(other) => other.stop(),
-        }
-    }
-}
-
 fn found(program: &str) -> Result<Command> {
     find_program(program).map(Command::new).with_context(|| format!("{program} is not installed"))
 }
@@ -427,8 +269,9 @@ fn found(program: &str) -> Result<Command> {
 /// The first line that a program prints when asked, on whichever output.
 fn version(program: &Path) -> String {
     let option = match program.file_name().and_then(|name| name.to_str()) {
-        Some("ssh") => "-V",
+        Some("ssh" | "sshd") => "-V",
         Some("nginx") => "-v",
+        Some("openssl") => "version",
         _ => "--version",
     };
     let output = Command::new(program).arg(option).stdin(Stdio::null()).output();
@@ -440,14 +283,21 @@ fn version(program: &Path) -> String {
     line.split(['(', ',']).next().unwrap_or_default().trim().chars().take(60).collect()
 }
 
+/// Names in braces stand for what differs between jobs; what comes out empty is left out.
+const TABLE: &str = include_str!("programs/programs.txt");
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_label_stands_before_the_path() {
-        let parsed = |text: &str| text.parse::<Labelled>().map(|one| (one.label, one.path)).unwrap();
-        assert_eq!(parsed("old=/a/b"), (Some("old".to_owned()), "/a/b".into()));
-        assert_eq!(parsed("/a/b"), (None, "/a/b".into()));
+    fn every_program_has_a_row() {
+        let unlike = |program: Program| program.row()[4].is_empty();
+        let all = [Program::DURABLE, Program::VERIFIED, Program::SYNC, Program::OVER_SSH, Program::SECOND];
+        let others = [Program::SCP, Program::RSYNC_SSH, Program::RSYNC, Program::RSYNC_CUBIC, Program::QCP];
+        let rest = [Program::CURL_HTTP, Program::CURL_HTTPS, Program::SENDME, Program::LOGIN];
+        assert!(!all.into_iter().chain(others).chain(rest).any(unlike));
+        assert_eq!(Program::CURL_HTTPS.tools(), ["curl", "nginx", "openssl"]);
+        assert!(Program::DURABLE.tools().is_empty() && Program::OVER_SSH.tools() == ["sshd"]);
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use xtask::units;
 
 use super::machine::{self, Kind};
-use super::programs::{Contender, Program, Way};
+use super::programs::{Contender, Program};
 use super::transfer::End;
 use super::workload::Workload;
 use super::{Conditions, Must, Row, Sample};
@@ -66,12 +66,11 @@ impl Section {
     pub(super) fn of(row: &Row, measured: &[Measured]) -> Self {
         let columns = if row.link.is_some() { LINK } else { LOOPBACK };
         let mut rows = vec![units::cells(&format!("{}{columns}", machine::today()))];
-        let perfect = measured.iter().find(|one| one.name == PERFECT).map(|one| one.median(Sample::mbit_s));
-        rows.extend(measured.iter().filter(|one| !one.samples.is_empty()).map(|one| match row.link {
-            Some(_) => link_cells(row, one, perfect),
-            None => loopback_cells(row, one),
-        }));
-        let mut targets = vec![units::cells("target|median|rounds|must|holds|aim|holds")];
+        let perfect = measured.iter().find(|one| one.name == PERFECT);
+        let perfect_mbit_s = perfect.map_or(f64::NAN, |one| one.median(Sample::mbit_s));
+        let measured_once = measured.iter().filter(|one| !one.samples.is_empty());
+        rows.extend(measured_once.map(|one| cells(row, one, perfect_mbit_s)));
+        let mut targets = vec![units::cells(TARGETS)];
         targets.extend(targets_of(row, Kind::here(), measured).iter().map(Target::row));
         Self { title: row.name.to_owned(), tables: vec![rows, targets] }
     }
@@ -87,19 +86,17 @@ impl Section {
     }
 }
 
-/// Writes sections behind `head` into the file, in place of its own of the same titles, whose others stay.
-pub(super) fn write(path: &Path, head: &str, sections: &[Section]) -> Result<()> {
-    let old = fs::read_to_string(path).unwrap_or_default();
-    let mut text = format!("{head}\n\n");
-    let is_new = |old: &str| sections.iter().any(|section| old.lines().next() == Some(&section.title));
-    for old in old.split("\n## ").skip(1).filter(|old| !is_new(old)) {
-        let _infallible = write!(text, "## {}\n\n", old.trim_end());
-    }
-    text.extend(sections.iter().map(Section::markdown));
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    }
-    fs::write(path, text.trim_end().to_owned() + "\n")
+/// Writes a section behind `head` into the file of this name for this kind of machine, in place of its own of the same
+/// title, whose others stay. Does nothing without a directory for documents.
+pub(super) fn write(docs: Option<&Path>, name: &str, head: &str, section: &Section) -> Result<()> {
+    let Some(docs) = docs else { return Ok(()) };
+    let directory = docs.join(Kind::here().slug());
+    let path = directory.join(name);
+    let old = fs::read_to_string(&path).unwrap_or_default();
+    let others = old.split("\n## ").skip(1).filter(|old| old.lines().next() != Some(&section.title));
+    let others: String = others.map(|old| format!("## {}\n\n", old.trim_end())).collect();
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::write(&path, format!("{head}\n\n{others}{}\n", section.markdown().trim_end()))
         .with_context(|| format!("cannot write {}", path.display()))?;
     println!("written: {}", path.display());
     Ok(())
@@ -122,7 +119,10 @@ pub(super) fn described(sample: &Sample) -> String {
         End::Stopped => ", stopped".to_owned(),
         End::Failed(why) => format!(", failed: {why}"),
     };
-    let resent = sample.resent_percent.map_or_else(String::new, |percent| format!(", resent {percent:.1} %"));
+    let resent = match sample.resent_percent {
+        percent if percent.is_nan() => String::new(),
+        percent => format!(", resent {percent:.1} %"),
+    };
     let (seconds, bytes, rate) = (sample.time.as_secs_f64(), units::bytes(sample.bytes), sample.mbit_s());
     format!("{seconds:7.2} s  {bytes:>9}  {rate:7.1} Mbit/s{resent}{end}")
 }
@@ -138,45 +138,28 @@ pub(super) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn loopback_cells(row: &Row, measured: &Measured) -> Vec<String> {
-    // Where nothing has to be carried, there is no rate.
-    let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
-    let gigabytes = (!matches!(row.workload, Workload::Unchanged(_))).then_some(bytes as f64 / 1e9);
-    let rate = gigabytes.map(|gigabytes| gigabytes / measured.median(seconds));
-    let cpu = |figure: fn(&Sample) -> f64| two(measured.median(figure) / gigabytes.unwrap_or(1.0));
-    let wire = median_of_known(measured, |sample| Some(sample.wire_bytes? as f64));
-    let mut cells = times(measured).to_vec();
-    cells.extend([
-        rate.map_or_else(dash, two),
-        cpu(Sample::cpu),
-        cpu(|sample| sample.server.cpu.as_secs_f64()),
-        cpu(|sample| sample.client.cpu.as_secs_f64()),
-    ]);
-    cells.extend(peaks(measured));
-    cells.push(wire.map_or_else(dash, |wire| units::megabytes(wire as u64)));
-    cells
-}
-
-fn link_cells(row: &Row, measured: &Measured, perfect: Option<f64>) -> Vec<String> {
-    let rate = measured.median(Sample::mbit_s);
-    let (rtt_ms, rate_mbit) = row.link.map_or((f64::NAN, f64::NAN), |link| (link.rtt_ms, link.rate_mbit));
-    let resent = median_of_known(measured, |sample| sample.resent_percent);
-    let mut cells = times(measured).to_vec();
-    cells.extend([
-        format!("{rate:.1}"),
-        two(rate / rate_mbit),
-        perfect.map_or_else(dash, |perfect| two(rate / perfect)),
-        format!("{:.1}", measured.median(seconds) * 1e3 / rtt_ms),
-        resent.map_or_else(dash, |resent| format!("{resent:.1}")),
-    ]);
-    cells.extend(peaks(measured));
-    cells.push(measured.note.clone());
-    cells
-}
-
-/// None if a run has no such figure.
-fn median_of_known(measured: &Measured, figure: fn(&Sample) -> Option<f64>) -> Option<f64> {
-    measured.samples.iter().map(figure).collect::<Option<_>>().map(median)
+fn cells(row: &Row, measured: &Measured, perfect_mbit_s: f64) -> Vec<String> {
+    let time_s = measured.median(seconds);
+    let (figures, last) = if let Some(link) = row.link {
+        let rate = measured.median(Sample::mbit_s);
+        let resent = measured.median(|sample| sample.resent_percent);
+        let rates = [one(rate), two(rate / link.rate_mbit), two(rate / perfect_mbit_s)];
+        let figures = [&rates[..], &[one(time_s * 1e3 / link.rtt_ms), one(resent)]].concat();
+        (figures, measured.note.clone())
+    } else {
+        let bytes = measured.samples.first().map_or(0, |sample| sample.bytes);
+        // Where nothing has to be carried, there is no rate.
+        let is_carried = !matches!(row.workload, Workload::Unchanged(_));
+        let gigabytes = if is_carried { bytes as f64 / 1e9 } else { f64::NAN };
+        let cpu = |figure: fn(&Sample) -> f64| {
+            two(measured.median(figure) / if is_carried { gigabytes } else { 1.0 })
+        };
+        let [server, client] =
+            [cpu(|sample| sample.server.cpu.as_secs_f64()), cpu(|sample| sample.client.cpu.as_secs_f64())];
+        let wire_bytes = measured.median(|sample| sample.wire_bytes as f64);
+        (vec![two(gigabytes / time_s), cpu(Sample::cpu), server, client], units::megabytes(wire_bytes as u64))
+    };
+    [&times(measured)[..], &figures, &peaks(measured), &[last]].concat()
 }
 
 /// Name, median and range; a star where a run was stopped.
@@ -205,39 +188,34 @@ fn peaks(measured: &Measured) -> [String; 2] {
 }
 
 fn two(value: f64) -> String {
-    format!("{value:.2}")
+    if value.is_nan() { dash() } else { format!("{value:.2}") }
+}
+
+fn one(value: f64) -> String {
+    if value.is_nan() { dash() } else { format!("{value:.1}") }
 }
 
 pub(super) fn dash() -> String {
     "–".to_owned()
 }
 
-/// A mark to be reached, and one to be aimed at. None where the figure is only told.
+/// A figure, with a mark to be reached and one to be aimed at, as far as there are any.
 #[derive(Debug)]
 struct Target {
     what: &'static str,
     /// Of each round; empty if a program that it takes is missing.
     values: Vec<f64>,
     is_floor: bool,
-    must: Option<f64>,
-    aim: Option<f64>,
+    marks: Vec<f64>,
 }
 
 impl Target {
-    fn at_least(what: &'static str, must: f64, values: Vec<f64>) -> Self {
-        Self { what, values, is_floor: true, must: Some(must), aim: None }
+    fn at_least(what: &'static str, marks: &[f64], values: Vec<f64>) -> Self {
+        Self { what, values, is_floor: true, marks: marks.to_vec() }
     }
 
-    fn at_most(what: &'static str, must: f64, values: Vec<f64>) -> Self {
-        Self { is_floor: false, ..Self::at_least(what, must, values) }
-    }
-
-    fn told(what: &'static str, values: Vec<f64>) -> Self {
-        Self { what, values, is_floor: false, must: None, aim: None }
-    }
-
-    fn aim(self, aim: f64) -> Self {
-        Self { aim: Some(aim), ..self }
+    fn at_most(what: &'static str, marks: &[f64], values: Vec<f64>) -> Self {
+        Self { is_floor: false, ..Self::at_least(what, marks, values) }
     }
 
     fn row(&self) -> Vec<String> {
@@ -247,15 +225,12 @@ impl Target {
             value.map_or_else(|| "something is missing".to_owned(), two),
             value.map_or_else(String::new, |_| range(&self.values)),
         ];
-        for bound in [self.must, self.aim] {
-            let Some(bound) = bound else {
-                row.extend([String::new(), String::new()]);
-                continue;
-            };
-            let holds = |value: f64| if self.is_floor { value >= bound } else { value <= bound };
-            row.push(format!("{} {bound}", if self.is_floor { "≥" } else { "≤" }));
+        for mark in &self.marks {
+            let holds = |value: f64| if self.is_floor { value >= *mark } else { value <= *mark };
+            row.push(format!("{} {mark}", if self.is_floor { "≥" } else { "≤" }));
             row.push(value.map_or("?", |value| yes_or_no(holds(value))).to_owned());
         }
+        row.resize(TARGETS.split('|').count(), String::new());
         row
     }
 }
@@ -293,75 +268,78 @@ impl Judged<'_> {
     fn over_link(&self, link: Conditions) -> Option<Target> {
         let rtt_s = link.rtt_ms / 1e3;
         let rate_by =
-            |by: f64| self.each(DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
-        Some(match self.row.must {
+            |by: f64| self.each(Program::DURABLE, Sample::mbit_s).into_iter().map(|rate| rate / by).collect();
+        let times = |program| self.each(program, seconds).into_iter();
+        let (what, mark, values) = match self.row.must {
             Must::PerfectWindow => {
                 let perfect = self.measured.iter().find(|one| one.name == PERFECT);
                 let needed_s = perfect.map(|one| one.median(seconds) * 1.03 + 3.0 * rtt_s);
                 let needed_mbit_s = needed_s.map(|needed| self.row.file_bytes() as f64 * 8e-6 / needed);
                 let what = "rate ÷ that of 1.03 times the perfect window's time and 3 round trips";
-                Target::at_least(what, 1.0, needed_mbit_s.map(rate_by).unwrap_or_default())
+                (what, 1.0, needed_mbit_s.map(rate_by).unwrap_or_default())
             }
             Must::Rsync => {
-                let values = self.ratio(DURABLE, Program::Rsync, Sample::mbit_s);
-                Target::at_least("rate ÷ that of rsync over BBR", 1.0, values)
+                let values = self.ratio(Program::DURABLE, Program::RSYNC, Sample::mbit_s);
+                ("rate ÷ that of rsync over BBR", 1.0, values)
             }
-            Must::OfLink(must) => Target::at_least("rate ÷ link", must, rate_by(link.rate_mbit)),
+            Must::OfLink(must) => ("rate ÷ link", must, rate_by(link.rate_mbit)),
+            Must::Scp => ("rate ÷ scp's", 1.0, self.ratio(Program::OVER_SSH, Program::SCP, Sample::mbit_s)),
             Must::RoundTrips(must) => {
-                let times = self.each(DURABLE, seconds).into_iter();
-                Target::at_most("round trips", must, times.map(|time| time / rtt_s).collect())
+                let values = times(Program::DURABLE).map(|time| time / rtt_s).collect();
+                return Some(Target::at_most("round trips", &[must], values));
             }
             Must::BeyondLogin(must) => {
-                let times = self.each(OVER_SSH, seconds).into_iter().zip(self.each(Program::Login, seconds));
-                let values = times.map(|(ours, login)| (ours - login) / rtt_s).collect();
-                Target::at_most("round trips beyond a login", must, values)
-            }
-            Must::Scp => {
-                Target::at_least("rate ÷ scp's", 1.0, self.ratio(OVER_SSH, Program::Scp, Sample::mbit_s))
+                let pairs = times(Program::OVER_SSH).zip(times(Program::LOGIN));
+                let values = pairs.map(|(ours, login)| (ours - login) / rtt_s).collect();
+                return Some(Target::at_most("round trips beyond a login", &[must], values));
             }
             Must::Usual => return None,
-        })
+        };
+        Some(Target::at_least(what, &[mark], values))
     }
 
     fn on_loopback(&self, kind: Kind) -> Vec<Target> {
         let (at_least, at_most) = (Target::at_least, Target::at_most);
         let time = |of, by| self.ratio(of, by, seconds);
-        let (curl, rsync) = (Program::CurlHttps, Program::Rsync);
+        let (curl, rsync) = (Program::CURL_HTTPS, Program::RSYNC);
         let mut targets = match self.row.workload {
-            _ if self.row.ways.contains(&Way::Second) => {
-                let cpu = self.ratio(SECOND, VERIFIED, |sample| sample.server.cpu.as_secs_f64());
+            _ if self.row.ways.contains(&Program::SECOND) => {
+                let cpu =
+                    self.ratio(Program::SECOND, Program::VERIFIED, |sample| sample.server.cpu.as_secs_f64());
                 vec![
-                    Target::told("time, second receiver ÷ first", time(SECOND, VERIFIED)),
-                    Target::told("CPU-s at the source, second ÷ first", cpu),
+                    at_most("time, second receiver ÷ first", &[], time(Program::SECOND, Program::VERIFIED)),
+                    at_most("CPU-s at the source, second ÷ first", &[], cpu),
                 ]
             }
             Workload::File(_) => {
-                let (rate, rate_aim, cpu, cpu_aim) = match kind {
-                    Kind::A => (0.95, 1.15, 1.0, 0.85),
-                    Kind::B => (0.9, 1.0, 1.25, 1.1),
+                let (rate, cpu) = match kind {
+                    Kind::A => ([0.95, 1.15], [1.0, 0.85]),
+                    Kind::B => ([0.9, 1.0], [1.25, 1.1]),
                 };
-                let cpu_to_curl = self.ratio(VERIFIED, curl, Sample::cpu);
-                let to_scp = time(Program::Scp, VERIFIED);
+                let cpu_to_curl = self.ratio(Program::VERIFIED, curl, Sample::cpu);
+                let to_scp = time(Program::SCP, Program::VERIFIED);
                 vec![
-                    at_least("rate ÷ that of curl over HTTPS, verified", rate, time(curl, VERIFIED))
-                        .aim(rate_aim),
-                    at_least("rate ÷ scp's, verified", 1.6, to_scp).aim(2.2),
-                    at_most("CPU-s of both sides ÷ those of curl and nginx", cpu, cpu_to_curl).aim(cpu_aim),
+                    at_least(
+                        "rate ÷ that of curl over HTTPS, verified",
+                        &rate,
+                        time(curl, Program::VERIFIED),
+                    ),
+                    at_least("rate ÷ scp's, verified", &[1.6, 2.2], to_scp),
+                    at_most("CPU-s of both sides ÷ those of curl and nginx", &cpu, cpu_to_curl),
                 ]
             }
             Workload::Tree(_) => {
-                vec![at_most("time ÷ rsync daemon's, verified", 0.8, time(VERIFIED, rsync)).aim(0.6)]
+                vec![at_most("time ÷ rsync daemon's, verified", &[0.8, 0.6], time(Program::VERIFIED, rsync))]
             }
             Workload::Unchanged(_) => vec![
-                at_most("time of get ÷ rsync daemon's", 0.3, time(DURABLE, rsync)).aim(0.2),
-                at_most("time of sync ÷ rsync daemon's", 0.5, time(SYNC, rsync)).aim(0.35),
+                at_most("time of get ÷ rsync daemon's", &[0.3, 0.2], time(Program::DURABLE, rsync)),
+                at_most("time of sync ÷ rsync daemon's", &[0.5, 0.35], time(Program::SYNC, rsync)),
             ],
             Workload::Edited(_) => {
-                let wire = |sample: &Sample| sample.wire_bytes.map_or(f64::NAN, |bytes| bytes as f64);
-                let wire = self.ratio(VERIFIED, rsync, wire);
+                let wire = self.ratio(Program::VERIFIED, rsync, |sample| sample.wire_bytes as f64);
                 vec![
-                    at_most("time ÷ rsync daemon's, verified", 1.0, time(VERIFIED, rsync)).aim(0.7),
-                    at_most("bytes on the wire ÷ rsync daemon's", 0.5, wire).aim(0.4),
+                    at_most("time ÷ rsync daemon's, verified", &[1.0, 0.7], time(Program::VERIFIED, rsync)),
+                    at_most("bytes on the wire ÷ rsync daemon's", &[0.5, 0.4], wire),
                 ]
             }
         };
@@ -369,7 +347,7 @@ impl Judged<'_> {
         let ours = self.measured.iter().filter(|one| one.is_ours()).flat_map(|one| &one.samples);
         let peak = ours.map(Sample::peak_bytes).max().map(|bytes| bytes as f64 / f64::from(1 << 20));
         let values = peak.into_iter().collect();
-        targets.push(at_most("peak memory of either side, MiB", 48.0, values).aim(24.0));
+        targets.push(at_most("peak memory of either side, MiB", &[48.0, 24.0], values));
         targets
     }
 }
@@ -377,12 +355,6 @@ impl Judged<'_> {
 fn seconds(sample: &Sample) -> f64 {
     sample.time.as_secs_f64()
 }
-
-const DURABLE: Program = Program::Shiplane(Way::Durable);
-const VERIFIED: Program = Program::Shiplane(Way::Verified);
-const SYNC: Program = Program::Shiplane(Way::Sync);
-const OVER_SSH: Program = Program::Shiplane(Way::OverSsh);
-const SECOND: Program = Program::Shiplane(Way::Second);
 
 /// Rows as a table of Markdown: the first column to the left, the others to the right.
 fn markdown(rows: &[Vec<String>]) -> String {
@@ -398,6 +370,8 @@ fn markdown(rows: &[Vec<String>]) -> String {
 
 /// What the lane in a bench is called, with a window fixed at 1.1 bandwidth-delay products.
 pub(super) const PERFECT: &str = "perfect window";
+
+const TARGETS: &str = "target|median|rounds|must|holds|aim|holds";
 
 const LOOPBACK: &str = "|time|runs|GB/s|CPU-s/GB|server|client|peak of server|client|on the wire";
 
@@ -419,7 +393,8 @@ mod tests {
             bytes: 1_000_000_000,
             server: used,
             client: used,
-            wire_bytes: Some(1_000_000),
+            wire_bytes: 1_000_000,
+            resent_percent: f64::NAN,
             ..Sample::default()
         };
         let contender = Contender::other(program);
@@ -432,8 +407,8 @@ mod tests {
 
     #[test]
     fn the_median_of_the_rounds_is_judged() {
-        let ours = measured(Program::Shiplane(Way::Verified), &[1000, 1000, 1000], 300);
-        let all = [ours, measured(Program::Scp, &[2000, 1800, 2600], 300)];
+        let ours = measured(Program::VERIFIED, &[1000, 1000, 1000], 300);
+        let all = [ours, measured(Program::SCP, &[2000, 1800, 2600], 300)];
         let told = |row: &Row, at: usize| targets_of(row, Kind::B, &all)[at].row()[1..].join("|");
         let file = row(None, Workload::File(1), Must::Usual);
         assert_eq!(told(&file, 1), "2.00|1.80–2.60|≥ 1.6|yes|≥ 2.2|NO");
@@ -442,7 +417,7 @@ mod tests {
             told(&row(None, Workload::Tree(1), Must::Usual), 0),
             "something is missing||≤ 0.8|?|≤ 0.6|?"
         );
-        let second = Row { ways: &[Way::Second], ..file };
+        let second = Row { ways: &[Program::SECOND], ..file };
         assert_eq!(told(&second, 0), "something is missing|||||", "a figure without bounds is only told");
         assert_eq!((median(vec![3.0, 1.0, 2.0]), median(vec![4.0, 1.0, 2.0, 3.0])), (2.0, 2.5));
     }
@@ -451,28 +426,29 @@ mod tests {
     fn the_perfect_window_and_the_link_are_what_a_row_over_a_link_is_judged_by() {
         let link = Some(Conditions::new(50.0, 200.0, 0.0));
         let workload = Workload::File(1_000_000_000);
-        let mut all = vec![measured(Program::Shiplane(Way::Durable), &[42_000], 1)];
+        let mut all = vec![measured(Program::DURABLE, &[42_000], 1)];
         let target = |must, all: &[Measured]| {
             targets_of(&row(link, workload, must), Kind::B, all)[0].row()[1..].join("|")
         };
         assert_eq!(target(Must::OfLink(0.8), &all), "0.95|0.95–0.95|≥ 0.8|yes||");
         assert_eq!(target(Must::PerfectWindow, &all), "something is missing||≥ 1|?||");
         let perfect =
-            Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::Scp, &[41_000], 1) };
+            Measured { name: PERFECT.to_owned(), contender: None, ..measured(Program::SCP, &[41_000], 1) };
         all.push(perfect);
         assert_eq!(target(Must::PerfectWindow, &all), "1.01|1.01–1.01|≥ 1|yes||");
-        let cells = link_cells(&row(link, workload, Must::Usual), &all[0], Some(400.0)).join("|");
+        let cells = cells(&row(link, workload, Must::Usual), &all[0], 400.0).join("|");
         assert_eq!(cells, "x|42.00 s|42.00–42.00|190.5|0.95|0.48|840.0|–|41.9 MB|41.9 MB|");
     }
 
     #[test]
     fn a_section_that_is_measured_again_replaces_the_old_one_and_others_stay() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("docs/wan.md");
         let section =
             |title: &str, cell: &str| Section::new(title, vec![units::cells("a|b"), units::row(["x", cell])]);
-        write(&path, "# Wide area", &[section("first", "1"), section("second", "2")]).unwrap();
-        write(&path, "# Wide area", &[section("first", "3")]).unwrap();
+        for (title, cell) in [("first", "1"), ("second", "2"), ("first", "3")] {
+            write(Some(directory.path()), "wan.md", "# Wide area", &section(title, cell)).unwrap();
+        }
+        let path = directory.path().join(Kind::here().slug()).join("wan.md");
         let table = |cell| format!("| a | b |\n|---|--:|\n| x | {cell} |\n");
         let expected = format!("# Wide area\n\n## second\n\n{}\n## first\n\n{}", table(2), table(3));
         assert_eq!(fs::read_to_string(&path).unwrap(), expected);

@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask crash` runs them with our own program and fails if a kill costs too much, `wan` compares others with it.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use xtask::{interrupt, tree, units};
 
 use super::programs::{Contender, Job, Program, Programs};
 use super::report::{Section, dash, yes_or_no};
-use super::transfer::{Finished, most_said};
+use super::transfer::{End, Finished, most_said};
 use super::workload::{Data, ITEM, Workload};
-use super::{Conditions, Ends, Link, Measurement, wan};
+use super::{Conditions, Ends, Link, Measurement, SENDER, wan};
 
 /// What is transferred, over what, and when it is killed.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +49,9 @@ pub(crate) fn missing() -> Option<&'static str> {
 pub(crate) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>>> {
     let scratch = Scratch::in_memory("shiplane-slow-")?;
     println!("killing transfers over slow links");
-    let programs = Programs::without_others();
     let ours = Contender::of("shiplane", shiplane.clone());
+    let (listen, host) = (IpAddr::from([0, 0, 0, 0]), SENDER.parse()?);
+    let programs = Programs::prepare(vec![ours.clone()], Vec::new(), scratch.path(), listen, host)?;
     let cases = if is_short { SHORT } else { FULL }.iter();
     let cases = cases.flat_map(|case| [Verb::Get, Verb::Push, Verb::Sync].map(|verb| Case { verb, ..*case }));
     let rows = run_all(&programs, cases.map(|case| (case, ours.clone())).collect(), &scratch)?;
@@ -64,7 +66,8 @@ pub(crate) fn run(shiplane: &Shiplane, is_short: bool) -> Result<Vec<Vec<String>
 pub(super) fn compare(bench: &Measurement, is_wanted: impl Fn(&str) -> bool) -> Result<Option<Section>> {
     let cases = COMPARED.iter().filter(|case| case.name.is_some_and(&is_wanted));
     let all = cases.flat_map(|case| {
-        let contenders = bench.programs.ours_and(&[Program::Rsync, Program::CurlHttp]);
+        let contenders =
+            bench.programs.contenders(&[Program::DURABLE], &[Program::RSYNC, Program::CURL_HTTP], true);
         contenders.into_iter().map(move |contender| (*case, contender))
     });
     let all: Vec<_> = all.collect();
@@ -139,7 +142,8 @@ impl Case {
     fn run(&self, programs: &Programs, contender: &Contender, place: &Path) -> Result<Vec<String>> {
         let data = self.lay(place)?;
         let paths = data.paths(&contender.slug())?;
-        let conditions = Conditions::behind_bucket(self.link_kbit);
+        let conditions =
+            Conditions { bucket_kbit: Some(self.link_kbit), ..Conditions::new(50.0, 100.0, 0.0) };
         let link = Link::new(conditions, 1)?;
         if let Some(name) = contender.program.congestion_control() {
             link.set_congestion_control(name)?;
@@ -147,7 +151,7 @@ impl Case {
         let ends = Ends { link: Some(&link), verb: self.verb };
         let mut job = Job::new(Some(conditions), self.verb, &data, &paths)?;
         job.goes_on = true;
-        let serving = ends.at_server(|| programs.serve(contender, &job))?;
+        let serving = ends.at_server(|| programs.keys.serve(contender, &job))?;
         let (mut kills, mut shown_bytes) = (0, 0);
         loop {
             let mut command = programs.client(contender, &serving, &job)?;
@@ -161,7 +165,8 @@ impl Case {
                 let change = change.take_if(|(after_ms, _)| u128::from(*after_ms) <= elapsed.as_millis());
                 change.map_or(Ok(()), |(_, kbit)| link.sender().set_token_bucket(kbit))
             };
-            let Finished { ended, is_stopped, .. } = ends.run(&contender.name, &mut command, limit, look)?;
+            let Finished { ended, end, .. } = ends.run(&contender.name, &mut command, limit, look)?;
+            let is_stopped = end == End::Stopped;
             ensure!(!(is_stopped && is_last), "it has not ended within {} s", LIMIT.as_secs());
             if self.files == 1 && contender.is_ours() {
                 let resumed_bytes = most_said(&ended.lines, "bytes_resumed");
@@ -267,7 +272,7 @@ mod tests {
     fn what_was_carried_in_vain_is_shared_among_the_kills() {
         let case = Case { link_kbit: 64, file_len_bytes: 1_000_000, kills: 2, ..CASE };
         let row =
-            |carried_bytes| case.row(&Contender::other(Program::Rsync), 2, carried_bytes)[5..].join("|");
+            |carried_bytes| case.row(&Contender::other(Program::RSYNC), 2, carried_bytes)[5..].join("|");
         assert_eq!(row(1_050_000 + 2 * 262_144), "262.1 kB|262.1 kB|yes");
         assert_eq!(row(1_050_000 + 2 * 262_146), "262.1 kB|262.1 kB|NO");
     }

@@ -21,8 +21,7 @@ pub(super) struct Ends<'a> {
 
 pub(super) struct Finished {
     pub(super) ended: Ended,
-    /// It was killed once its time was over.
-    pub(super) is_stopped: bool,
+    pub(super) end: End,
     pub(super) time: Duration,
 }
 
@@ -70,27 +69,23 @@ impl Ends<'_> {
         while !running.ends_within(LOOK)? {
             look(started.elapsed())?;
             if started.elapsed() > limit {
-                kill_group(&running)?;
+                let group =
+                    Pid::from_raw(running.pid().try_into()?).context("a client without a process id")?;
+                kill_process_group(group, Signal::KILL).context("cannot kill a client")?;
                 is_stopped = true;
                 break;
             }
         }
         let ended = running.wait(KILL_LIMIT)?;
-        Ok(Finished { ended, is_stopped, time: started.elapsed() })
-    }
-}
-
-impl Finished {
-    /// How it ended, with its last word if it failed.
-    pub(super) fn end(&self) -> End {
-        if self.is_stopped {
-            return End::Stopped;
-        }
-        if self.ended.code == Some(0) {
-            return End::Done;
-        }
-        let why = self.ended.said.lines().rev().find(|line| !line.trim().is_empty());
-        End::Failed(format!("{:?}: {}", self.ended.code, why.unwrap_or("without a word")))
+        let end = match ended.code {
+            _ if is_stopped => End::Stopped,
+            Some(0) => End::Done,
+            code => {
+                let why = ended.said.lines().rev().find(|line| !line.trim().is_empty());
+                End::Failed(format!("{code:?}: {}", why.unwrap_or("without a word")))
+            }
+        };
+        Ok(Finished { ended, end, time: started.elapsed() })
     }
 }
 
@@ -98,11 +93,6 @@ impl Finished {
 pub(super) fn most_said(lines: &[String], field: &str) -> u64 {
     let said = |line: &String| serde_json::from_str::<serde_json::Value>(line).ok()?[field].as_u64();
     lines.iter().filter_map(said).max().unwrap_or(0)
-}
-
-fn kill_group(client: &Running) -> Result<()> {
-    let group = Pid::from_raw(client.pid().try_into()?).context("a client without a process id")?;
-    kill_process_group(group, Signal::KILL).context("cannot kill a client")
 }
 
 /// How often a limit is looked at.

@@ -1,24 +1,23 @@
 //! `cargo xtask wan`: compares whole programs over emulated wide-area links.
 //!
 //! A link is two network namespaces and a relay between them (`link`, `pipe`). Beside the programs runs the lane in a bench
-//! (`lane`), with a perfect window and with our own control: it explains the distance. `shares` measures one lane beside
-//! one other flow, `slow_links` what is left of transfers that are cut off. Needs root and iproute2; everything that it
-//! makes is removed at its end.
+//! (`lane`), with a perfect window and with our own control: it explains the distance. It also runs beside one other
+//! flow. `slow` measures what is left of transfers that are cut off. Needs root and iproute2; everything that it
+//! makes is removed at its end, but for the empty directory `/run/sshd`.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use xtask::driver::Verb;
 use xtask::process::find_program;
 use xtask::scratch::Scratch;
 
-use super::link::{AllowedTcp, available_tcp};
-use super::pipe::Freeze;
-use super::programs::{Contender, Labelled, Program, Programs, Way};
+use super::link::available_tcp;
+use super::programs::{Contender, Program, Programs};
 use super::report::{self, Section};
 use super::workload::Workload;
-use super::{Conditions, Measurement, Must, Row, SENDER, lane, machine, shares, slow};
+use super::{Common, Conditions, Measurement, Must, Row, SENDER, lane, machine, slow};
 use crate::run::Missing;
 
 #[derive(Debug, clap::Args)]
@@ -29,24 +28,11 @@ pub(crate) struct Args {
     /// Run only rows with these name prefixes, e.g. "50-200,slow,shares"
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Interleaved runs of each program; the median is shown
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    runs: u32,
-    /// Measure this program instead of a build of this tree; repeat to compare several
-    #[arg(long, value_name = "[LABEL=]PATH")]
-    shiplane: Vec<Labelled>,
+    #[command(flatten)]
+    common: Common,
     /// Compare only with programs whose name contains this, e.g. "rsync"; may be repeated
     #[arg(long, value_name = "PROGRAM")]
     beside: Vec<String>,
-    /// Seconds beside each other flow, for bandwidth shares
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
-    share_seconds: u64,
-    /// Seed of random loss
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Also write the tables as Markdown below this directory, by kind of machine
-    #[arg(long)]
-    docs: Option<PathBuf>,
 }
 
 /// Why there can be no links here, if so.
@@ -66,25 +52,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let only = if args.short { SHORT.map(str::to_owned).to_vec() } else { args.only.clone() };
     let rows = chosen(&only)?;
-    let begins_with_one =
-        |name: &str| only.is_empty() || only.iter().any(|only| name.starts_with(only.as_str()));
-    let ours = Contender::ours(&args.shiplane)?;
+    let begins_with_one = |name: &str| is_chosen(&only, name);
+    let ours = Contender::ours(&args.common.shiplane)?;
     let has_lanes = begins_with_one(SHARES) || !args.short && rows.iter().any(Row::has_lane);
     let lane = has_lanes.then(lane::build).transpose()?;
     let scratch = Scratch::in_memory("shiplane-wan-")?;
     scratch.expect_room(ROOM_BYTES)?;
     let listen = IpAddr::from([0, 0, 0, 0]);
     let programs = Programs::prepare(ours, args.beside.clone(), scratch.path(), listen, SENDER.parse()?)?;
-    let _tcp = AllowedTcp::all()?;
-    let runs = if args.short { 1 } else { args.runs };
-    let mut bench = Measurement { programs, scratch, lane, runs, seed: args.seed };
+    let runs = if args.short { 1 } else { args.common.runs };
+    let mut bench = Measurement { programs, scratch, lane, runs };
     let head =
         format!("# Wide-area links\n\n{HEAD}\nMachine: {}. TCP: {}.", machine::described(), available_tcp());
     println!("{head}");
     let publish = |section: Section| {
         println!("\n{}", section.text());
-        let path = args.docs.as_ref().map(|docs| docs.join(machine::Kind::here().slug()).join("wan.md"));
-        path.map_or(Ok(()), |path| report::write(&path, &head, &[section]))
+        report::write(args.common.docs.as_deref(), "wan.md", &head, &section)
     };
     let mut failed = Vec::new();
     for row in rows {
@@ -97,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         publish(section)?;
     }
     if let Some(lane) = bench.lane.as_deref().filter(|_| begins_with_one(SHARES)) {
-        publish(shares::measure(lane, args.share_seconds, args.seed)?)?;
+        publish(lane::shares(lane)?)?;
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("; ")) }
 }
@@ -105,11 +88,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// The rows whose names begin with one of `only`, or all.
 fn chosen(only: &[String]) -> Result<Vec<Row>> {
     let names = || ROWS.iter().map(|row| row.name).chain(slow::names()).chain([SHARES]);
-    let is_chosen = |name: &str| only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()));
     if let Some(unknown) = only.iter().find(|begin| !names().any(|name| name.starts_with(begin.as_str()))) {
         bail!("no row begins with `{unknown}`; there are {}", names().collect::<Vec<_>>().join(", "));
     }
-    Ok(ROWS.into_iter().filter(|row| is_chosen(row.name)).collect())
+    Ok(ROWS.into_iter().filter(|row| is_chosen(only, row.name)).collect())
+}
+
+fn is_chosen(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|begin| name.starts_with(begin.as_str()))
 }
 
 /// What `--only` calls the table of shares.
@@ -128,12 +114,12 @@ const fn link(rtt_ms: f64, rate_mbit: f64, loss_percent: f64) -> Conditions {
 const fn bulk(name: &'static str, link: Conditions, must: Must) -> Row {
     let carried_mib = (link.rate_mbit * 125_000.0 * 20.0) as u64 >> 20;
     let workload = Workload::File(if carried_mib < 128 { carried_mib << 20 } else { 128 << 20 });
-    let (link, verb, ways, others) = (Some(link), Verb::Get, &[Way::Durable], &OTHERS);
+    let (link, verb, ways, others) = (Some(link), Verb::Get, &[Program::DURABLE], &OTHERS);
     Row { name, link, verb, workload, ways, others, is_busy: false, must }
 }
 
 const fn frozen(name: &'static str, len_ms: f64, every_ms: f64) -> Row {
-    bulk(name, Conditions { freeze: Some(Freeze { len_ms, every_ms }), ..FIRST }, Must::Rsync)
+    bulk(name, Conditions { freeze_ms: Some((len_ms, every_ms)), ..FIRST }, Must::Rsync)
 }
 
 const fn asymmetric(rate_mbit: f64, back_mbit: f64) -> Conditions {
@@ -151,12 +137,12 @@ const fn tree(name: &'static str, verb: Verb) -> Row {
 }
 
 const fn other_way(row: Row, verb: Verb) -> Row {
-    Row { verb, others: &[Program::Rsync], ..row }
+    Row { verb, others: &[Program::RSYNC], ..row }
 }
 
 /// The same sshd for our program and scp. Its connections find each other by UDP as well, where there is any.
 const fn over_ssh(name: &'static str, link: Conditions, workload: Workload, must: Must) -> Row {
-    let (ways, others) = (&[Way::OverSsh], &[Program::Scp, Program::Login]);
+    let (ways, others) = (&[Program::OVER_SSH], &[Program::SCP, Program::LOGIN]);
     Row { workload, ways, others, ..bulk(name, link, must) }
 }
 
@@ -168,10 +154,10 @@ const FIRST: Conditions = link(50.0, 200.0, 0.0);
 
 const FAR: Conditions = link(200.0, 200.0, 0.0);
 
-const OTHERS: [Program; 4] = [Program::Rsync, Program::RsyncCubic, Program::Scp, Program::Qcp];
+const OTHERS: [Program; 4] = [Program::RSYNC, Program::RSYNC_CUBIC, Program::SCP, Program::QCP];
 const OTHERS_FOR_SMALL: [Program; 5] =
-    [Program::CurlHttp, Program::CurlHttps, Program::Rsync, Program::Scp, Program::Qcp];
-const OTHERS_FOR_TREES: [Program; 3] = [Program::Rsync, Program::RsyncCubic, Program::Scp];
+    [Program::CURL_HTTP, Program::CURL_HTTPS, Program::RSYNC, Program::SCP, Program::QCP];
+const OTHERS_FOR_TREES: [Program; 3] = [Program::RSYNC, Program::RSYNC_CUBIC, Program::SCP];
 
 const ROWS: [Row; 32] = [
     bulk("50-200-0", FIRST, Must::PerfectWindow),

@@ -1,375 +1,231 @@
-//! The surface as text: each item that can be named from outside, with its signature.
+//! The surface as Rust: each item that can be named from outside, with its signatures and no more.
 
-use std::{collections::HashSet, fmt};
+use std::mem;
 
+use proc_macro2::TokenTree;
+use quote::ToTokens;
 use syn::{
-    Attribute, Fields, GenericArgument, ImplItem, Item, ItemImpl, PathArguments, ReturnType, Signature,
-    TraitItem, Type, Visibility, spanned::Spanned,
+    Attribute, Block, Fields, File, ImplItem, Item, ItemEnum, ItemImpl, ItemStruct, ItemTrait, Signature,
+    Token, Type,
+    punctuated::Punctuated,
+    visit_mut::{self, VisitMut},
 };
 
-use super::super::model::{Crate, Meaning, attributes, declared, is_conditional, is_hidden, leaves};
-
-/// All of a crate's surface, in order of the names.
-pub(super) struct Listing {
-    pub(super) entries: Vec<Entry>,
-}
+use super::super::model::{Crate, Head, Meaning, is_conditional, leaves};
 
 /// One item.
+#[derive(Default)]
 pub(super) struct Entry {
     /// Its path within the crate.
     pub(super) path: String,
-    is_type: bool,
-    /// It is of another crate.
-    is_from_elsewhere: bool,
+    pub(super) is_type: bool,
+    pub(super) is_from_elsewhere: bool,
     /// A caller may match it or write it out, without anything more.
     pub(super) is_exhaustive: bool,
     /// What returns a future, itself or its methods: names and docs.
     pub(super) futures: Vec<(String, String)>,
-    lines: Vec<String>,
+    text: String,
 }
 
-impl Listing {
-    pub(super) fn of(krate: &Crate) -> Self {
-        let mut named = Vec::new();
-        visit(krate, 0, "", &mut named);
-        let listed: Vec<Meaning> = named.iter().map(|(_, meaning)| meaning.clone()).collect();
-        let impls = impls(krate);
-        let mut seen = HashSet::new();
-        let mut entries: Vec<Entry> = (named.into_iter())
-            .filter(|(path, meaning)| seen.insert((path.clone(), format!("{meaning:?}"))))
-            .map(|(path, meaning)| Render { krate, listed: &listed, impls: &impls }.entry(path, &meaning))
-            .collect();
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { entries }
-    }
-
-    /// Those that are defined here.
-    pub(super) fn own_types(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.is_type && !entry.is_from_elsewhere).count()
-    }
-
-    /// All that can be named through this crate.
-    pub(super) fn types(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.is_type).count()
-    }
+/// All of a crate's surface, in order of the names.
+pub(super) fn entries(krate: &Crate) -> Vec<Entry> {
+    let mut named = Vec::new();
+    visit(krate, 0, "", &mut named);
+    let listed: Vec<Meaning> = named.iter().map(|(_, meaning)| meaning.clone()).collect();
+    let named = named.into_iter();
+    let mut entries: Vec<_> =
+        named.map(|(path, meaning)| Entry::of(krate, &listed, path, &meaning)).collect();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    entries.dedup_by(|a, b| (&a.path, &a.text) == (&b.path, &b.text));
+    entries
 }
 
-impl fmt::Display for Listing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "# {} public types, {} of them defined here.", self.types(), self.own_types())?;
-        writeln!(f, "# Written by `cargo xtask tidy --bless`.")?;
-        for entry in &self.entries {
-            writeln!(f)?;
-            for line in &entry.lines {
-                writeln!(f, "{line}")?;
-            }
-        }
-        Ok(())
-    }
+/// As the file in `docs/api`.
+pub(super) fn written(entries: &[Entry]) -> String {
+    let (types, own) = counts(entries);
+    let head = format!(
+        "// {types} public types, {own} of them defined here.\n// Written by `cargo xtask tidy --bless`.\n"
+    );
+    let entries = entries.iter().map(|entry| format!("\n// {}\n{}", entry.path, entry.text));
+    std::iter::once(head).chain(entries).collect()
+}
+
+/// The types that can be named through the crate, and those that are defined in it.
+pub(super) fn counts(entries: &[Entry]) -> (usize, usize) {
+    let types = || entries.iter().filter(|entry| entry.is_type);
+    (types().count(), types().filter(|entry| !entry.is_from_elsewhere).count())
 }
 
 /// Everything that can be named from outside, by path.
 fn visit(krate: &Crate, module: usize, prefix: &str, named: &mut Vec<(String, Meaning)>) {
-    for (i, item) in krate.modules[module].items.iter().enumerate() {
-        if is_hidden(attributes(item)) {
+    for (i, (head, item)) in krate.modules[module].items.iter().enumerate() {
+        if !head.is_public || head.is_hidden() {
             continue;
         }
-        match item {
-            Item::Mod(inner) if is_public(&inner.vis) => {
-                let name = inner.ident.to_string();
-                for meaning in krate.meanings_of(module, std::slice::from_ref(&name)) {
-                    if let Meaning::Module(found) = meaning {
-                        visit(krate, found, &format!("{prefix}{name}::"), named);
-                    }
-                }
+        let brought = match item {
+            Item::Mod(inner) => vec![(vec![inner.ident.to_string()], Some(inner.ident.to_string()))],
+            Item::Use(brings) => leaves(&brings.tree),
+            _ => {
+                let names = head.name.iter().map(|name| format!("{prefix}{name}"));
+                named.extend(names.map(|name| (name, Meaning::Item(module, i))));
+                continue;
             }
-            Item::Use(brings) if is_public(&brings.vis) => {
-                // What a glob is of must be a module.
-                for (path, name) in leaves(&brings.tree) {
-                    for meaning in krate.meanings_of(module, &path) {
-                        bring(krate, prefix, name.as_deref(), meaning, named);
-                    }
-                }
-            }
-            item => {
-                let name = public_name(item).map(|name| format!("{prefix}{name}"));
-                named.extend(name.map(|name| (name, Meaning::Item(module, i))));
-            }
-        }
-    }
-}
-
-fn bring(
-    krate: &Crate,
-    prefix: &str,
-    name: Option<&str>,
-    meaning: Meaning,
-    named: &mut Vec<(String, Meaning)>,
-) {
-    let path = format!("{prefix}{}", name.unwrap_or("*"));
-    match (meaning, name) {
-        (Meaning::Module(found), None) => visit(krate, found, prefix, named),
-        (Meaning::Module(found), Some(name)) => visit(krate, found, &format!("{prefix}{name}::"), named),
-        (Meaning::Item(module, i), _) => {
-            let item = &krate.modules[module].items[i];
-            if !is_hidden(attributes(item)) && (matches!(item, Item::Macro(_)) || public_name(item).is_some())
-            {
-                named.push((path, Meaning::Item(module, i)));
-            }
-        }
-        (other, _) => named.push((path, other)),
-    }
-}
-
-/// One `impl` of the crate: for which item, from which module.
-struct Impl<'a> {
-    of: Vec<Meaning>,
-    module: usize,
-    item: &'a ItemImpl,
-}
-
-fn impls(krate: &Crate) -> Vec<Impl<'_>> {
-    let items = krate
-        .modules
-        .iter()
-        .enumerate()
-        .flat_map(|(at, module)| module.items.iter().map(move |item| (at, item)));
-    let found = items.filter_map(|(module, item)| {
-        let Item::Impl(item) = item else { return None };
-        let Type::Path(of) = &*item.self_ty else { return None };
-        let of = krate.meanings_of(module, &names_of(&of.path));
-        (!is_hidden(&item.attrs)).then_some(Impl { of, module, item })
-    });
-    found.collect()
-}
-
-/// Writes entries.
-struct Render<'a> {
-    krate: &'a Crate,
-    listed: &'a [Meaning],
-    impls: &'a [Impl<'a>],
-}
-
-impl Render<'_> {
-    fn entry(&self, path: String, meaning: &Meaning) -> Entry {
-        let (is_type, is_from_elsewhere, is_exhaustive) = (false, false, false);
-        let (futures, lines) = (Vec::new(), Vec::new());
-        let mut entry = Entry { path, is_type, is_from_elsewhere, is_exhaustive, futures, lines };
-        match meaning {
-            Meaning::Module(_) => {}
-            Meaning::Elsewhere(from) => {
-                entry.is_from_elsewhere = true;
-                entry.is_type = from.rsplit("::").next().is_some_and(is_type_name);
-                entry.lines.push(format!("{}: pub use {from}", entry.path));
-            }
-            Meaning::Item(module, i) => {
-                let module = &self.krate.modules[*module];
-                entry.item(&module.items[*i], &module.text);
-            }
-        }
-        let impls = if entry.is_type { self.impls } else { &[] };
-        for found in impls.iter().filter(|found| found.of.contains(meaning)) {
-            let text = &self.krate.modules[found.module].text;
-            match &found.item.trait_ {
-                Some((_, of, _)) if self.names_private(found.module, of) => {}
-                Some((_, of, _)) => entry.lines.push(format!("    impl {}", between(text, of, of))),
-                None => self.methods(&mut entry, found.item, text),
-            }
-        }
-        entry
-    }
-
-    fn methods(&self, entry: &mut Entry, item: &ItemImpl, text: &str) {
-        for part in &item.items {
-            match part {
-                ImplItem::Fn(part) if is_shown(Some(&part.vis), &part.attrs) => {
-                    entry.lines.push(format!("    {}", between(text, &part.vis, &part.sig)));
-                    entry.futures.extend(future(&part.sig, &part.attrs, text));
-                }
-                ImplItem::Const(part) if is_shown(Some(&part.vis), &part.attrs) => {
-                    entry.lines.push(format!("    {}", between(text, &part.vis, &part.ty)));
-                }
-                ImplItem::Macro(part) => {
-                    let name = part.mac.path.get_ident().map(ToString::to_string).unwrap_or_default();
-                    if let Some((expanded, text)) = self.krate.expand(&name) {
-                        self.methods(entry, &expanded, &text);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether a trait, or what it is of, is an item of this crate that cannot be named from outside.
-    fn names_private(&self, module: usize, path: &syn::Path) -> bool {
-        let is_private = |path: &syn::Path| {
-            let meanings = self.krate.meanings_of(module, &names_of(path));
-            let is_ours = |meaning: &Meaning| matches!(meaning, Meaning::Item(..));
-            meanings.iter().any(|meaning| is_ours(meaning) && !self.listed.contains(meaning))
         };
-        let of = path.segments.iter().filter_map(|part| match &part.arguments {
-            PathArguments::AngleBracketed(of) => Some(&of.args),
-            PathArguments::None | PathArguments::Parenthesized(_) => None,
+        let brought = brought.into_iter().flat_map(|(path, name)| {
+            krate.meanings_of(module, &path).into_iter().map(move |meaning| (name.clone(), meaning))
         });
-        let mut of = of.flatten().filter_map(|argument| match argument {
-            GenericArgument::Type(Type::Path(of)) => Some(&of.path),
-            _ => None,
-        });
-        is_private(path) || of.any(is_private)
+        for (name, meaning) in brought {
+            let path = format!("{prefix}{}", name.as_deref().unwrap_or("*"));
+            match (&meaning, name) {
+                (Meaning::Module(found), None) => visit(krate, *found, prefix, named),
+                (Meaning::Module(found), Some(_)) => visit(krate, *found, &format!("{path}::"), named),
+                (Meaning::Item(module, i), _) => {
+                    let (head, item) = &krate.modules[*module].items[*i];
+                    let is_named = !head.is_hidden() && (head.is_public || matches!(item, Item::Macro(_)));
+                    named.extend(is_named.then_some((path, meaning)));
+                }
+                (Meaning::Elsewhere(_), _) => named.push((path, meaning)),
+            }
+        }
     }
 }
 
 impl Entry {
-    fn item(&mut self, item: &Item, text: &str) {
-        if let Item::Macro(_) = item {
-            self.is_type = true;
-            self.lines.push(format!("{}: made by {}", self.path, between(text, item, item)));
-        }
-        let (Some((vis, _)), Some(body_at)) = (declared(item), body_at(item)) else { return };
-        let non_exhaustive = attributes(item).iter().any(is_non_exhaustive);
-        let marked = if non_exhaustive { "#[non_exhaustive] " } else { "" };
-        let head = one_line(&text[vis.span().byte_range().start..body_at]);
-        self.lines.push(format!("{}: {marked}{head}{}", self.path, derived(attributes(item))));
-        self.is_type = !matches!(item, Item::Const(_) | Item::Static(_) | Item::Fn(_));
-        match item {
-            Item::Struct(item) => {
-                let fields = item.fields.iter().filter(|field| is_shown(Some(&field.vis), &field.attrs));
-                let fields: Vec<_> =
-                    fields.map(|field| format!("    {}", between(text, &field.vis, &field.ty))).collect();
-                self.is_exhaustive =
-                    !non_exhaustive && !fields.is_empty() && fields.len() == item.fields.len();
-                self.lines.extend(fields);
+    fn of(krate: &Crate, listed: &[Meaning], path: String, meaning: &Meaning) -> Self {
+        let mut entry = Self { path, ..Self::default() };
+        let (module, i) = match meaning {
+            Meaning::Item(module, i) => (*module, *i),
+            Meaning::Module(_) => return entry,
+            Meaning::Elsewhere(from) => {
+                let name = from.rsplit("::").next().unwrap_or_default();
+                entry.is_from_elsewhere = true;
+                // `CamelCase`, unlike functions and constants.
+                entry.is_type = name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase);
+                entry.text = format!("pub use {from};\n");
+                return entry;
             }
-            Item::Enum(item) => {
-                self.is_exhaustive = !non_exhaustive;
-                let variants = item.variants.iter().filter(|variant| !is_hidden(&variant.attrs));
-                self.lines.extend(variants.map(|variant| format!("    {}", variant_line(variant, text))));
-            }
-            Item::Trait(item) => item.items.iter().for_each(|part| self.trait_part(part, text)),
-            Item::Fn(item) => self.futures.extend(future(&item.sig, &item.attrs, text)),
-            _ => {}
-        }
-    }
-
-    fn trait_part(&mut self, part: &TraitItem, text: &str) {
-        let line = match part {
-            TraitItem::Fn(part) if is_shown(None, &part.attrs) => {
-                self.futures.extend(future(&part.sig, &part.attrs, text));
-                between(text, &part.sig, &part.sig)
-            }
-            TraitItem::Type(part) if is_shown(None, &part.attrs) => {
-                between(text, part, part).trim_end_matches(';').to_owned()
-            }
-            TraitItem::Const(part) if is_shown(None, &part.attrs) => {
-                between(text, &part.const_token, &part.ty)
-            }
-            _ => return,
         };
-        self.lines.push(format!("    {line}"));
+        let (head, item) = krate.modules[module].items[i].clone();
+        entry.is_type = !matches!(item, Item::Const(_) | Item::Static(_) | Item::Fn(_));
+        entry.is_exhaustive = !head.attributes.iter().any(is_non_exhaustive)
+            && match &item {
+                Item::Struct(item) => !item.fields.is_empty() && item.fields.iter().all(is_shown),
+                Item::Enum(_) => true,
+                _ => false,
+            };
+        let mut items = vec![item];
+        let impls = krate.items().filter(|_| entry.is_type).filter_map(|(module, (head, item))| {
+            let Item::Impl(item) = item else { return None };
+            let Type::Path(of) = &*item.self_ty else { return None };
+            let names: Vec<_> = of.path.segments.iter().map(|part| part.ident.to_string()).collect();
+            let is_its = !head.is_hidden() && krate.meanings_of(module, &names).contains(meaning);
+            let is_private = |word: &str| {
+                let meanings = krate.meanings_of(module, &[word.to_owned()]);
+                let is_ours = |meaning: &Meaning| matches!(meaning, Meaning::Item(..));
+                meanings.iter().any(|meaning| is_ours(meaning) && !listed.contains(meaning))
+            };
+            let of = item.trait_.as_ref().map(|(_, of, _)| of.to_token_stream().to_string());
+            let can_be_named = of.is_none_or(|of| !of.split(' ').any(is_private));
+            (is_its && can_be_named).then(|| expanded(krate, item.clone()))
+        });
+        items.extend(impls.map(Item::Impl));
+        let mut public = Public::default();
+        items.iter_mut().for_each(|item| public.visit_item_mut(item));
+        items.retain(
+            |item| !matches!(item, Item::Impl(item) if item.trait_.is_none() && item.items.is_empty()),
+        );
+        entry.futures = public.futures;
+        entry.text = prettyplease::unparse(&File { shebang: None, attrs: Vec::new(), items });
+        entry
     }
 }
 
-fn names_of(path: &syn::Path) -> Vec<String> {
-    path.segments.iter().map(|part| part.ident.to_string()).collect()
-}
-
-/// Where the part of an item begins that is no signature.
-fn body_at(item: &Item) -> Option<usize> {
-    let span = match item {
-        Item::Struct(item) => match &item.fields {
-            Fields::Named(fields) => fields.brace_token.span.open(),
-            Fields::Unnamed(fields) => fields.paren_token.span.open(),
-            Fields::Unit => item.semi_token?.span,
-        },
-        Item::Enum(item) => item.brace_token.span.open(),
-        Item::Trait(item) => item.brace_token.span.open(),
-        Item::Type(item) => item.semi_token.span,
-        Item::Const(item) => item.eq_token.span,
-        Item::Static(item) => item.eq_token.span,
-        Item::Fn(item) => item.block.brace_token.span.open(),
-        _ => return None,
+/// With the functions that macros without arguments stand for.
+fn expanded(krate: &Crate, mut item: ItemImpl) -> ItemImpl {
+    let expand = |part: ImplItem| {
+        let ImplItem::Macro(called) = &part else { return vec![part] };
+        let rules = krate.items().find_map(|(_, (_, item))| match item {
+            Item::Macro(item) if item.ident.as_ref() == called.mac.path.get_ident() => Some(&item.mac.tokens),
+            _ => None,
+        });
+        let groups = rules.into_iter().flat_map(|rules| rules.clone().into_iter());
+        let body = groups.filter(|token| matches!(token, TokenTree::Group(_))).last();
+        let body = body.map(|body| body.to_string().replace('$', ""));
+        body.and_then(|body| syn::parse_str::<ItemImpl>(&format!("impl Expanded {body}")).ok())
+            .map_or_else(Vec::new, |expanded| expanded.items)
     };
-    Some(span.byte_range().start)
+    item.items = item.items.into_iter().flat_map(expand).collect();
+    item
 }
 
-/// The text from the beginning of one part to the end of another, in one line.
-fn between(text: &str, from: &impl Spanned, to: &impl Spanned) -> String {
-    one_line(&text[from.span().byte_range().start..to.span().byte_range().end])
+/// Takes away what cannot be named from outside, and what is no signature.
+#[derive(Default)]
+struct Public {
+    /// Of what is visited.
+    docs: String,
+    futures: Vec<(String, String)>,
 }
 
-fn variant_line(variant: &syn::Variant, text: &str) -> String {
-    let field = |field: &syn::Field| {
-        let ty = one_line(&text[field.ty.span().byte_range()]);
-        field.ident.as_ref().map_or_else(|| ty.clone(), |ident| format!("{ident}: {ty}"))
-    };
-    let fields: Vec<String> = variant.fields.iter().map(field).collect();
-    let fields = fields.join(", ");
-    match &variant.fields {
-        Fields::Named(_) => format!("{} {{ {fields} }}", variant.ident),
-        Fields::Unnamed(_) => format!("{}({fields})", variant.ident),
-        Fields::Unit => variant.ident.to_string(),
+impl VisitMut for Public {
+    fn visit_attributes_mut(&mut self, attributes: &mut Vec<Attribute>) {
+        let docs = attributes.iter().filter(|attribute| attribute.path().is_ident("doc"));
+        self.docs = docs.map(|attribute| attribute.to_token_stream().to_string()).collect();
+        attributes.retain(|attribute| attribute.path().is_ident("derive") || is_non_exhaustive(attribute));
+    }
+
+    /// Its attributes were visited right before.
+    fn visit_signature_mut(&mut self, signature: &mut Signature) {
+        let returned = signature.output.to_token_stream().to_string();
+        if signature.asyncness.is_some() || returned.contains("Future") {
+            self.futures.push((signature.ident.to_string(), mem::take(&mut self.docs)));
+        }
+    }
+
+    fn visit_block_mut(&mut self, block: &mut Block) {
+        block.stmts.clear();
+    }
+
+    fn visit_item_struct_mut(&mut self, item: &mut ItemStruct) {
+        match &mut item.fields {
+            Fields::Named(fields) => keep(&mut fields.named, is_shown),
+            Fields::Unnamed(fields) => keep(&mut fields.unnamed, is_shown),
+            Fields::Unit => {}
+        }
+        visit_mut::visit_item_struct_mut(self, item);
+    }
+
+    fn visit_item_enum_mut(&mut self, item: &mut ItemEnum) {
+        keep(&mut item.variants, |variant| !Head::of(variant).is_hidden());
+        visit_mut::visit_item_enum_mut(self, item);
+    }
+
+    fn visit_item_trait_mut(&mut self, item: &mut ItemTrait) {
+        item.items.retain(|part| is_there(&Head::of(part)));
+        visit_mut::visit_item_trait_mut(self, item);
+    }
+
+    fn visit_item_impl_mut(&mut self, item: &mut ItemImpl) {
+        item.items.retain(|part| item.trait_.is_none() && is_shown(part));
+        visit_mut::visit_item_impl_mut(self, item);
     }
 }
 
-/// The name and the docs of a function that returns a future.
-fn future(signature: &Signature, attributes: &[Attribute], text: &str) -> Option<(String, String)> {
-    let returned = match &signature.output {
-        ReturnType::Default => "",
-        ReturnType::Type(_, of) => &text[of.span().byte_range()],
-    };
-    // A builder that takes a future returns itself.
-    let is_boxed = returned.starts_with("BoxFuture") && signature.receiver().is_some();
-    let is_future = signature.asyncness.is_some() || returned.contains("Future<") || is_boxed;
-    let docs: Vec<String> = attributes.iter().filter_map(doc_text).collect();
-    is_future.then(|| (signature.ident.to_string(), docs.join("\n")))
+fn keep<T>(parts: &mut Punctuated<T, Token![,]>, is_kept: impl Fn(&T) -> bool) {
+    *parts = mem::take(parts).into_iter().filter(is_kept).collect();
 }
 
-fn doc_text(attribute: &Attribute) -> Option<String> {
-    let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
-    let syn::Expr::Lit(literal) = &pair.value else { return None };
-    let syn::Lit::Str(text) = &literal.lit else { return None };
-    Some(text.value())
+fn is_shown(part: &impl ToTokens) -> bool {
+    let head = Head::of(part);
+    head.is_public && is_there(&head)
+}
+
+fn is_there(head: &Head) -> bool {
+    !head.is_hidden() && !is_conditional(&head.attributes)
 }
 
 /// Whether it says that more may come. The crates of the workspace, which have the feature, match without a wildcard
 /// arm, so that the compiler names each place that must decide about something new.
 fn is_non_exhaustive(attribute: &Attribute) -> bool {
-    let syn::Meta::List(list) = &attribute.meta else { return attribute.path().is_ident("non_exhaustive") };
-    let words = list.tokens.to_string().replace(' ', "");
-    list.path.is_ident("cfg_attr") && words == "not(feature=\"internals\"),non_exhaustive"
-}
-
-/// What an item derives, in the order of the source.
-fn derived(attributes: &[Attribute]) -> String {
-    let lists = attributes.iter().filter_map(|attribute| match &attribute.meta {
-        syn::Meta::List(list) if list.path.is_ident("derive") => Some(list.tokens.to_string()),
-        _ => None,
-    });
-    let all: Vec<String> = lists.map(|list| list.replace(" ,", ",").replace(" :: ", "::")).collect();
-    if all.is_empty() { String::new() } else { format!(" [{}]", all.join(", ")) }
-}
-
-fn public_name(item: &Item) -> Option<String> {
-    declared(item).filter(|(vis, _)| is_public(vis)).map(|(_, name)| name)
-}
-
-fn is_public(visibility: &Visibility) -> bool {
-    matches!(visibility, Visibility::Public(_))
-}
-
-fn is_shown(visibility: Option<&Visibility>, attributes: &[Attribute]) -> bool {
-    visibility.is_none_or(is_public) && !is_hidden(attributes) && !is_conditional(attributes)
-}
-
-/// `CamelCase`, unlike functions and constants.
-fn is_type_name(name: &str) -> bool {
-    name.starts_with(char::is_uppercase) && name.contains(char::is_lowercase)
-}
-
-/// Without comments and line breaks.
-fn one_line(text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("//"));
-    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
-    let spaced = [("( ", "("), (",)", ")"), (", )", ")"), ("< ", "<"), (", >", ">")];
-    spaced.into_iter().fold(words.join(" "), |line, (from, to)| line.replace(from, to))
+    let text = attribute.meta.to_token_stream().to_string().replace(' ', "");
+    ["non_exhaustive", "cfg_attr(not(feature=\"internals\"),non_exhaustive)"].contains(&text.as_str())
 }

@@ -1,18 +1,14 @@
 //! A small crate, and what of it is listed.
 
-use super::super::{
-    crate_of,
-    model::{Crate, is_conditional},
+use super::super::model::{Crate, is_conditional};
+use super::{
+    listing::{Entry, counts, entries, written},
+    rules,
 };
-use super::{listing::Listing, rules};
 
 /// The listing of a crate that is made of these files.
-fn listed(files: &[(&str, &str)]) -> Listing {
-    Listing::of(&Crate::load(crate_of(files).path(), "a", is_conditional).unwrap())
-}
-
-fn paths(listing: &Listing) -> Vec<&str> {
-    listing.entries.iter().map(|entry| entry.path.as_str()).collect()
+fn listed(files: &[(&str, &str)]) -> Vec<Entry> {
+    entries(&Crate::load(crate_of(files).path(), "a", is_conditional).unwrap())
 }
 
 #[test]
@@ -30,11 +26,13 @@ fn what_can_be_named_without_a_feature_is_listed() {
         ),
         ("b/deeper.rs", "/// Docs.\n#[derive(Debug)]\npub enum Shown { A { b: u8 }, C(String) }\n"),
     ]);
-    assert_eq!(paths(&listing), ["Other", "Shown", "Theirs", "c::LEN"]);
-    assert_eq!((listing.types(), listing.own_types()), (3, 2));
-    let text = listing.to_string();
-    assert!(text.contains("Shown: pub enum Shown [Debug]\n    A { b: u8 }\n    C(String)\n"), "{text}");
-    assert!(text.contains("c::LEN: pub const LEN: usize\n"), "{text}");
+    let paths: Vec<_> = listing.iter().map(|entry| entry.path.as_str()).collect();
+    assert_eq!(paths, ["Other", "Shown", "Theirs", "c::LEN"]);
+    assert_eq!(counts(&listing), (3, 2));
+    let text = written(&listing);
+    let shown = "// Shown\n#[derive(Debug)]\npub enum Shown {\n    A { b: u8 },\n    C(String),\n}\n";
+    assert!(text.contains(shown), "{text}");
+    assert!(text.contains("// c::LEN\npub const LEN: usize = 1;\n"), "{text}");
 }
 
 #[test]
@@ -53,8 +51,9 @@ fn methods_are_those_of_the_type_and_of_macros_in_its_impls() {
         ),
         ("c.rs", "struct Job;\nimpl Job {\n    pub fn not_this(&self) {}\n}\n"),
     ]);
-    let text = listing.to_string();
-    let expected = "Job: pub struct Job\n    pub fn new(len: u8) -> Self\n    pub fn rate(self) -> crate::Job\n    impl Clone\n";
+    let text = written(&listing);
+    let expected = "pub struct Job {}\nimpl Job {\n    pub fn new(len: u8) -> Self {}\n    pub fn rate(self) -> crate::Job {}\n}\n\
+                    impl Clone for Job {}\n";
     assert!(text.ends_with(expected), "{text}");
 }
 
@@ -68,7 +67,19 @@ fn a_future_says_what_dropping_it_leaves_and_what_grows_is_not_exhaustive() {
          #[cfg_attr(not(feature = \"internals\"), non_exhaustive)]\npub struct Options { pub a: u8 }\n",
     )]);
     let found: Vec<String> =
-        listing.entries.iter().flat_map(|entry| rules("a", entry)).map(|violation| violation.what).collect();
+        listing.iter().flat_map(|entry| rules("a", entry)).map(|violation| violation.what).collect();
     let about: Vec<&str> = found.iter().filter_map(|what| what.split(':').next()).collect();
     assert_eq!(about, ["OpenError", "SendOptions", "says_nothing"], "{found:?}");
+}
+
+/// A directory with the crate `a`, which is made of these files.
+pub(in super::super) fn crate_of(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::TempDir::new().unwrap();
+    let src = root.path().join("crates/a/src");
+    for (path, text) in files {
+        let path = src.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    root
 }

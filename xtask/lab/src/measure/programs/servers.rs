@@ -8,28 +8,27 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use xtask::driver::Verb;
+use xtask::driver::{ANY_PORT, Verb};
 use xtask::interrupt;
 use xtask::process::{self, Running, Signal, Usage, find_program};
 
 use super::{Contender, ITEM, Job, Program, Workload, found};
 
 /// Keys of ssh and a certificate for HTTPS, as far as the programs for them are installed.
-pub(super) struct Keys {
+pub(in super::super) struct Keys {
     directory: PathBuf,
     listen: IpAddr,
-    has_made_separation: bool,
 }
 
-/// A server of another program.
-pub(crate) struct Other {
+/// A server that listens. Killed when dropped.
+pub(in super::super) struct Serving {
     program: Program,
-    pub(super) running: Running,
+    pub(in super::super) running: Running,
     /// What a client must know of it.
     pub(super) port: u16,
     pub(super) ticket: String,
     /// How long it took until it could serve, if that counts.
-    pub(super) import: Duration,
+    pub(in super::super) import: Duration,
 }
 
 /// What the names in braces of commands and configurations stand for.
@@ -50,7 +49,7 @@ impl Keys {
     /// For servers that listen at one address and are found at another.
     pub(super) fn make(directory: PathBuf, listen: IpAddr, host: IpAddr) -> Result<Self> {
         fs::create_dir_all(&directory)?;
-        let mut keys = Self { directory, listen, has_made_separation: false };
+        let keys = Self { directory, listen };
         if let Some(keygen) = find_program("ssh-keygen") {
             for key in ["host", "user"] {
                 let mut command = Command::new(&keygen);
@@ -60,7 +59,9 @@ impl Keys {
             let known = format!("{HOST} {}", fs::read_to_string(keys.directory.join("host.pub"))?);
             fs::write(keys.directory.join("known_hosts"), known)?;
             // As root, sshd does not start without it. The system's own service makes it.
-            keys.has_made_separation = is_root() && fs::create_dir(SEPARATION).is_ok();
+            if is_root() {
+                fs::create_dir_all("/run/sshd").context("cannot make what sshd needs")?;
+            }
         }
         if let Some(openssl) = find_program("openssl") {
             let mut command = Command::new(openssl);
@@ -121,76 +122,77 @@ impl Keys {
             ("recursive", if job.workload.is_file() { "" } else { "-r" }.to_owned()),
             ("rate", format!("{}k", rate_mbit * 125.0)),
             ("rtt", rtt_ms.to_string()),
-            ("ssl", if contender.program == Program::CurlHttps { " ssl" } else { "" }.to_owned()),
+            ("ssl", if contender.program == Program::CURL_HTTPS { " ssl" } else { "" }.to_owned()),
             // Without these rsync gives up root for the user `nobody`, which may not enter our directory.
             ("user", if is_root() { "uid = root\ngid = root" } else { "" }.to_owned()),
         ]))
     }
 
     /// Starts the server that a contender's client needs, and waits until it can serve.
-    pub(super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Other> {
+    pub(in super::super) fn serve(&self, contender: &Contender, job: &Job<'_>) -> Result<Serving> {
         let (program, port) = (contender.program, free_port(self.listen)?);
         let names = self.names(contender, job, port, "")?;
         for (name, text) in CONFIGURATIONS {
             fs::write(job.paths.state.join(name), names.fill(text))?;
         }
-        let words = names.words(program.server());
-        let mut command = found(&words[0])?;
-        command.args(&words[1..]).current_dir(&job.paths.state);
+        let listen = job.link.map_or(ANY_PORT, |_| "0.0.0.0:7514");
+        let mut command = if let Some(shiplane) = contender.serves() {
+            shiplane.serve_command(listen, job.served(), &job.paths.home("server")?, job.verb.access())
+        } else {
+            let words = names.words(program.row()[3]);
+            let mut command = found(&words[0])?;
+            command.args(&words[1..]).current_dir(&job.paths.state);
+            command
+        };
         let started = Instant::now();
-        let running = Running::heard(&words[0], &mut command)?;
-        let mut other = Other { program, running, port, ticket: String::new(), import: Duration::ZERO };
+        let running = Running::heard(&format!("the server of {}", contender.name), &mut command)?;
+        let mut serving = Serving { program, running, port, ticket: String::new(), import: Duration::ZERO };
+        let line = |begin| rest_of_line(begin, || serving.running.next_line(IMPORT_LIMIT));
         match program {
-            Program::Rsync | Program::RsyncCubic | Program::CurlHttp | Program::CurlHttps => {
-                other.await_port(self.listen)?;
+            Program::RSYNC | Program::RSYNC_CUBIC | Program::CURL_HTTP | Program::CURL_HTTPS => {
+                serving.await_port(self.listen)?;
             }
             // It hashes before it serves, so its import counts.
-            Program::Sendme => {
-                other.ticket = rest_of_line("sendme receive ", || other.running.next_line(IMPORT_LIMIT))?;
-                other.import = started.elapsed();
+            Program::SENDME => {
+                serving.ticket = line("sendme receive ")?;
+                serving.import = started.elapsed();
             }
-            _ => drop(rest_of_line("Server listening on", || other.running.next_said(START_LIMIT))?),
+            program if program.is_served_by_us() => serving.ticket = format!("{TICKET}{}", line(TICKET)?),
+            _ => drop(rest_of_line("Server listening on", || serving.running.next_said(START_LIMIT))?),
         }
-        Ok(other)
+        Ok(serving)
     }
 }
 
-impl Drop for Keys {
-    fn drop(&mut self) {
-        if self.has_made_separation {
-            // Not empty: then somebody else uses it by now.
-            let _in_use = fs::remove_dir(SEPARATION);
-        }
-    }
-}
-
-impl Other {
+impl Serving {
     fn await_port(&self, listen: IpAddr) -> Result<()> {
         let local = if listen.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen };
         let started = Instant::now();
         while TcpStream::connect((local, self.port)).is_err() {
             interrupt::check()?;
-            ensure!(!self.running.has_ended()?, "{} has ended", self.program.name());
-            ensure!(started.elapsed() < START_LIMIT, "{} does not listen", self.program.name());
+            ensure!(!self.running.has_ended()?, "{} has ended", self.program.0);
+            ensure!(started.elapsed() < START_LIMIT, "{} does not listen", self.program.0);
             std::thread::sleep(LOOK);
         }
         Ok(())
     }
 
     /// One that forks has reaped by then what served: only then does what that used count as its own.
-    pub(super) fn stop(self) -> Result<Usage> {
+    pub(in super::super) fn stop(self) -> Result<Usage> {
         let (pid, started) = (self.running.pid(), Instant::now());
         let children = format!("/proc/{pid}/task/{pid}/children");
         // nginx has its worker as long as it lives.
         let is_busy = || fs::read_to_string(&children).is_ok_and(|children| !children.trim().is_empty());
-        let is_forking = !matches!(self.program, Program::CurlHttp | Program::CurlHttps | Program::Sendme);
+        let is_single = self.program.is_served_by_us() || self.program == Program::SENDME;
+        let is_forking = !(is_single || matches!(self.program, Program::CURL_HTTP | Program::CURL_HTTPS));
         while is_forking && is_busy() && started.elapsed() < START_LIMIT {
             interrupt::check()?;
             std::thread::sleep(LOOK);
         }
-        let is_sendme = self.program == Program::Sendme;
-        self.running.signal(if is_sendme { Signal::Interrupt } else { Signal::Terminate })?;
-        Ok(self.running.wait(START_LIMIT)?.used)
+        self.running.signal(if is_single { Signal::Interrupt } else { Signal::Terminate })?;
+        let ended = self.running.wait(START_LIMIT)?;
+        let is_checked = self.program.is_served_by_us();
+        Ok(if is_checked { ended.expect_success("shiplane serve")? } else { ended }.used)
     }
 }
 
@@ -214,10 +216,11 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// How our tickets begin.
+const TICKET: &str = "shiplane://";
+
 /// What ssh calls the server.
 const HOST: &str = "shiplane-bench";
-
-const SEPARATION: &str = "/run/sshd";
 
 const CONFIGURATIONS: [(&str, &str); 4] = [
     ("nginx.conf", include_str!("nginx.conf")),
@@ -226,8 +229,8 @@ const CONFIGURATIONS: [(&str, &str); 4] = [
     ("sshd_config", include_str!("sshd_config")),
 ];
 
-/// A server only reads its configuration and binds a socket, and ends at once when asked.
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// A server only reads its configuration and binds a socket, and ends soon when asked.
+const START_LIMIT: Duration = Duration::from_secs(40);
 
 /// It hashes everything before.
 const IMPORT_LIMIT: Duration = Duration::from_secs(120);

@@ -258,7 +258,7 @@ fn differ(original: &Entry, copy: &Entry) -> Result<Vec<Difference>> {
 /// Sets an extended attribute of a file or directory.
 pub fn set_attribute(path: &Path, name: &str, value: &[u8]) -> Result<()> {
     #[cfg(unix)]
-    xattr::set(path, name, value).with_context(|| format!("cannot set {name} of {path:?}"))?;
+    xattr::set_deref(path, name, value).with_context(|| format!("cannot set {name} of {path:?}"))?;
     let _ = (path, name, value);
     Ok(())
 }
@@ -268,9 +268,9 @@ pub fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     // Else their file system has none, or this user may not look.
     #[cfg(unix)]
-    for name in xattr::list(path).into_iter().flatten().filter_map(|name| name.into_string().ok()) {
+    for name in xattr::list_deref(path).into_iter().flatten().filter_map(|name| name.into_string().ok()) {
         if name.starts_with("user.") {
-            let value = xattr::get(path, &name).with_context(|| format!("cannot read {name} of {path:?}"))?;
+            let value = xattr::get_deref(path, &name).with_context(|| format!("cannot read {name} of {path:?}"))?;
             found.push((name, value.unwrap_or_default()));
         }
     }

@@ -1,6 +1,6 @@
-//! Runs every example, and checks that the README shows one of them.
+//! Runs every example, and checks that the README shows all of them.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use shiplane::TicketBuilder;
 use tokio_util::sync::CancellationToken;
@@ -74,11 +74,30 @@ async fn call_answers_over_the_same_connection() {
 }
 
 #[test]
-fn the_readme_shows_an_example_that_runs() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
-    let readme = fs::read_to_string(root).unwrap();
-    let (_, shown) = readme.split_once("```rust\n").unwrap();
-    let (shown, _) = shown.split_once("```").unwrap();
-    let source = include_str!("../../examples/get.rs");
-    assert!(source.contains(shown), "the README shows what examples/get.rs does not have:\n{shown}");
+fn the_readme_shows_every_example_and_no_other_code() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let blocks = readme.split("```rust\n").skip(1).map(|block| block.split("```").next().unwrap());
+    let mut shown = BTreeSet::new();
+    for block in blocks {
+        let of = EXAMPLES.iter().find(|(_, source)| source.contains(block));
+        shown.insert(of.unwrap_or_else(|| panic!("no example has what the README shows:\n{block}")).0);
+    }
+    assert_eq!(shown, EXAMPLES.iter().map(|(name, _)| *name).collect());
 }
+
+#[test]
+fn the_first_page_of_the_crate_has_every_example_and_none_has_more_than_30_lines() {
+    let page = include_str!("../../src/lib.rs");
+    for (name, source) in EXAMPLES {
+        assert!(page.contains(&format!("include_str!(\"../examples/{name}.rs\")")), "{name}");
+        assert!(source.lines().count() <= 30, "{name}");
+    }
+}
+
+const EXAMPLES: [(&str, &str); 5] = [
+    ("get", include_str!("../../examples/get.rs")),
+    ("push", include_str!("../../examples/push.rs")),
+    ("sync", include_str!("../../examples/sync.rs")),
+    ("serve", include_str!("../../examples/serve.rs")),
+    ("call", include_str!("../../examples/call.rs")),
+];

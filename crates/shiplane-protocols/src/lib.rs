@@ -34,7 +34,8 @@
 //!   │◄─────────────────────── records stream: wants ─┤
 //!   ├── records stream: the manifest ───────────────►│
 //!   ├══ tagged chunks, concurrently ════════════════►│
-//!   ├── call push.settle {digest} ──────────────────►│ compares with its own, makes it durable
+//!   │◄────────────── records stream: done {digest} ─┤ compared with what was sent
+//!   ├── call push.settle ───────────────────────────►│ makes it durable
 //!   │◄───────────────────── working ... done | fault ─┤
 //! ```
 //!

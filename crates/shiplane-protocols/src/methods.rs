@@ -8,7 +8,7 @@ use shiplane_files::internals::{
     DestinationError, Existing, FaultClass, HAS_OWNERS, Kind, Shape, SourceError, Suffix, SuffixRefused,
 };
 use shiplane_rpc::{CallError, Fault, FaultCode, Method, RpcClient};
-use shiplane_wire::{Digest, DigestAlgorithm, TransferId};
+use shiplane_wire::{DigestAlgorithm, TransferId};
 use tokio::time::Instant;
 
 use crate::{
@@ -161,21 +161,6 @@ pub(crate) enum PushOpened {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PushSettle {
     pub(crate) transfer: [u8; 16],
-    /// What was delivered, if all was.
-    pub(crate) sent: Option<PushSent>,
-}
-
-/// What a provider has delivered (SPEC 4.11).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PushSent {
-    pub(crate) transfer_digest: [u8; 32],
-    pub(crate) chunks: u64,
-}
-
-impl PushSent {
-    pub(crate) fn new(transfer_digest: Digest, chunks: u64) -> Self {
-        Self { transfer_digest: *transfer_digest.as_bytes(), chunks }
-    }
 }
 
 /// The answer to a call that waits for work at the peer: a fault, or one of these.
@@ -190,7 +175,6 @@ pub enum Step<T> {
 /// What a push came to at its receiver: everything is as promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushDone {
-    pub(crate) received: PushSent,
     /// Whether everything is durable under its final name.
     pub(crate) durable: bool,
     pub(crate) entries: u64,
@@ -202,7 +186,6 @@ pub(crate) struct PushDone {
     /// Whether nothing was removed because something is left out.
     pub(crate) deletion_withheld: bool,
     pub(crate) resumed_bytes: u64,
-    pub(crate) failed_entries: u64,
     /// Paths that the receiver has left out.
     pub(crate) left_out: u64,
 }
@@ -404,6 +387,24 @@ pub(crate) fn not_taken(error: &DestinationError) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bytes_of_a_settled_push_are_these() {
+        let done = PushDone {
+            durable: true,
+            entries: 3,
+            total_bytes: 300,
+            published_files: 1,
+            identical_files: 1,
+            kept_files: 1,
+            deleted_files: 0,
+            deletion_withheld: false,
+            resumed_bytes: 100,
+            left_out: 1,
+        };
+        let expected = include_bytes!("../corpus/methods/settled-done");
+        assert_eq!(shiplane_rpc::internals::encode(&Step::Done(done)).unwrap()[..], expected[..]);
+    }
 
     #[test]
     #[cfg(unix)]

@@ -14,8 +14,8 @@ use crate::{
     Compression, Direction,
     filters::OpenFilters,
     methods::{
-        CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSent, PushSettle,
-        TransferShape, chosen_digest, offered_digests, poll_method,
+        CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSettle, TransferShape,
+        chosen_digest, offered_digests, poll_method,
     },
     metrics::Counting,
     result::Delivery,
@@ -104,12 +104,10 @@ pub struct Push {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushReceipt {
     transfer: TransferId,
-    sent: PushSent,
     sent_bytes: u64,
     wire_bytes: u64,
     durability: Durability,
     digest: DigestAlgorithm,
-    failed_entries: u64,
     left_out: u64,
 }
 
@@ -250,18 +248,8 @@ impl Push {
         match provided.await {
             Ok(mut provided) => {
                 events(TransferEvent::Finishing);
-                let sent = PushSent::new(provided.transfer_digest, provided.chunks);
-                let Provided { sent_bytes, wire_bytes, failed_entries, left_out, .. } = provided;
-                let receipt = PushReceipt {
-                    transfer,
-                    sent,
-                    sent_bytes,
-                    wire_bytes,
-                    durability,
-                    digest,
-                    failed_entries,
-                    left_out,
-                };
+                let Provided { sent_bytes, wire_bytes, left_out, .. } = provided;
+                let receipt = PushReceipt { transfer, sent_bytes, wire_bytes, durability, digest, left_out };
                 let published = pin!(provided.published(&events));
                 match select(pin!(receipt.settle(&client)), published).await {
                     Either::Left((report, published)) => {
@@ -290,7 +278,7 @@ impl PushReceipt {
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
     /// [`PushError::Rejected`], [`PushError::NotDurable`].
     pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
-        let request = PushSettle { transfer: *self.transfer.as_bytes(), sent: Some(self.sent) };
+        let request = PushSettle { transfer: *self.transfer.as_bytes() };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
         let most = longest_choice(client.connection().config().timeouts().progress, self.sent_bytes);
         match poll_method(client, PUSH_SETTLE, &request, most).await {
@@ -301,9 +289,6 @@ impl PushReceipt {
     }
 
     fn report(self, done: PushDone) -> Result<FilesReport, PushError> {
-        if done.received != self.sent || done.failed_entries != self.failed_entries {
-            return Err(TransferError::TransferDigestMismatch.into());
-        }
         let durability = match (done.durable, self.durability) {
             (true, _) => Durability::Durable,
             (false, Durability::Verified) => Durability::Verified,
@@ -339,7 +324,7 @@ async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> 
     if !error.is_hang_up() {
         return error.into();
     }
-    let request = PushSettle { transfer: *transfer.as_bytes(), sent: None };
+    let request = PushSettle { transfer: *transfer.as_bytes() };
     let budget = client.connection().config().timeouts().progress;
     match client.call_typed(PUSH_SETTLE, &request, budget).await {
         Err(CallError::Fault(fault)) if is_final(fault.code) => PushError::Rejected(fault),

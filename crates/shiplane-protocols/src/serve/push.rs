@@ -33,8 +33,8 @@ use crate::{
     Compression, Direction,
     filters::AgreedFilters,
     methods::{
-        PushDone, PushOpen, PushOpened, PushSent, PushSettle, Step, TransferShape, agree_digest,
-        check_attributes, denied, failed, not_served, not_taken,
+        PushDone, PushOpen, PushOpened, PushSettle, Step, TransferShape, agree_digest, check_attributes,
+        denied, failed, not_served, not_taken,
     },
     metrics::Counting,
     off_thread,
@@ -299,14 +299,8 @@ impl FileServer {
         let session = self.writing.as_ref().and_then(|writing| writing.pushes.find(context.peer, transfer));
         let session = session.ok_or_else(|| gone("no such transfer"))?;
         let outcome = session.outcome.within(answer_wait(&context)).await;
-        match (&outcome, request.sent) {
-            (Ok(Step::Working), _) => return outcome,
-            (Ok(Step::Done(done)), Some(sent)) if sent != done.received => {
-                tracing::warn!(peer = %context.peer.short(), %transfer, "the pusher sent something else");
-                session.confirmed.cancel();
-                return Err(Fault::new(FaultCode::Integrity, "the transfer digests differ"));
-            }
-            _ => session.confirmed.cancel(),
+        if !matches!(outcome, Ok(Step::Working)) {
+            session.confirmed.cancel();
         }
         outcome
     }
@@ -396,7 +390,6 @@ async fn take(
 
 fn done(received: &Received, durable: bool) -> PushDone {
     PushDone {
-        received: PushSent::new(received.transfer_digest, received.chunks),
         durable,
         entries: received.entries,
         // What came in parts may have begun in an earlier transfer.
@@ -407,7 +400,6 @@ fn done(received: &Received, durable: bool) -> PushDone {
         deleted_files: received.summary.deleted_files,
         deletion_withheld: received.summary.is_deletion_withheld,
         resumed_bytes: received.summary.resumed_bytes,
-        failed_entries: received.totals.failed,
         left_out: received.totals.left_out_here,
     }
 }

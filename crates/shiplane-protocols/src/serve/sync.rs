@@ -37,7 +37,7 @@ use crate::{
     off_thread,
     sync::{
         SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
-        exchange::{check_listed, exchange, pack, send_beside, settle, unpack},
+        exchange::{check_listed, exchange, half, pack, send_beside, settle, unpack},
         memory::ListMemory,
         messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
@@ -418,7 +418,7 @@ impl Running {
             // The peer gets the reason, not the details.
             tracing::debug!(%path, %why, "left alone");
         }
-        let ours = exchanged.half(&left);
+        let ours = half(&left);
         self.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
         let theirs = self.begun.settle(self.silence()).await?;
         let reads_only = self.reads_only;

@@ -21,7 +21,6 @@ use super::error::SyncError;
 use super::memory::ListMemory;
 use super::messages::{SyncBody, SyncHalf, Unsettled};
 use crate::Direction;
-use crate::methods::PushSent;
 use crate::metrics::Counting;
 use crate::transfer::provider::{Provided, provide};
 use crate::transfer::receiver::{Opening, Received, receive};
@@ -184,23 +183,14 @@ async fn take(
     let timeout = connection.config().timeouts().progress;
     let records = open_records(claim.transfer(), connection, timeout).await?;
     let opening = Opening { claim, records, invites: None };
-    receive(opening, timeout, target, options, events, CancellationToken::new()).await
+    let mut received = receive(opening, timeout, target, options, events, CancellationToken::new()).await?;
+    std::mem::replace(&mut received.confirmed, Ok(())).map(|()| received)
 }
 
 impl Exchanged {
     /// What this side could not send, and why; of many, the first.
     pub(crate) fn unsent(&self) -> Vec<(RelPath, Arc<SourceError>)> {
         self.provided.as_ref().map(|provided| provided.unsent.clone()).unwrap_or_default()
-    }
-
-    /// As it is sent to the other side.
-    pub(crate) fn half(&self, left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
-        SyncHalf {
-            provided: self.provided.as_ref().map(|of| PushSent::new(of.transfer_digest, of.chunks)),
-            received: self.received.as_ref().map(|of| PushSent::new(of.transfer_digest, of.chunks)),
-            unsettled: list_left(left),
-            left: left.len() as u64,
-        }
     }
 }
 
@@ -213,9 +203,6 @@ pub(crate) fn settle(
     ours: &SyncHalf,
     theirs: &SyncHalf,
 ) -> Result<Option<Manifest>, SyncError> {
-    if ours.provided != theirs.received || ours.received != theirs.provided {
-        return Err(SyncError::Disagreed);
-    }
     let (Some(ours), Some(theirs)) = (&ours.unsettled, &theirs.unsettled) else { return Ok(None) };
     let path = |(path, why, _): &Unsettled| match LeftOutReason::from_wire(*why) {
         Some(_) => RelPath::parse(path).map_err(|_| SyncError::Disagreed),
@@ -225,8 +212,12 @@ pub(crate) fn settle(
     Ok(Some(agreed.next_base(paths.iter())))
 }
 
-/// The paths as they are sent to the other side, with the system's message while there is room for it; `None` if they do
-/// not fit a call.
+/// What this side has left alone, as it is sent to the other side: with the system's message while there is room for it,
+/// and without the paths if they do not fit a call.
+pub(crate) fn half(left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
+    SyncHalf { unsettled: list_left(left), left: left.len() as u64 }
+}
+
 fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Unsettled>> {
     let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 17).sum();
     let mut room_bytes = MAX_LEFT_LEN_BYTES.checked_sub(len_bytes)?;

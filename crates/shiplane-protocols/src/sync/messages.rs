@@ -9,7 +9,7 @@ use shiplane_rpc::Method;
 use crate::{
     Compression,
     filters::OpenFilters,
-    methods::{PushSent, Step, fuzz_body},
+    methods::{Step, fuzz_body},
 };
 
 /// Begins a sync, for which the callee lists its dataset, and compares if the caller has listed its own.
@@ -218,9 +218,6 @@ pub(crate) type Unsettled = (Vec<u8>, u8, String);
 /// What one side has made of a sync.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncHalf {
-    /// What it has provided and received, if there was anything.
-    pub(crate) provided: Option<PushSent>,
-    pub(crate) received: Option<PushSent>,
     /// The paths at which it has not what was meant to be there, the reasons (SPEC 4.25), and what the system says; `None`
     /// if they are too many to be listed.
     pub(crate) unsettled: Option<Vec<Unsettled>>,
@@ -268,6 +265,18 @@ mod tests {
             [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let expected = [&[1; 16][..], &[2; 16], &[3; 16], &rest].concat();
         assert_eq!(shiplane_rpc::internals::encode(&start).unwrap()[..], expected);
+    }
+
+    #[test]
+    fn the_bytes_of_a_settled_sync_are_these() {
+        let unsettled = Some(vec![(b"a/b".to_vec(), 9, "EIO".into())]);
+        let half = SyncHalf { unsettled, left: 1 };
+        let settle = SyncSettle { sync: [1; 16], end: SyncEnd::Done(half.clone()) };
+        let expected = include_bytes!("../../corpus/methods/sync-settle");
+        assert_eq!(shiplane_rpc::internals::encode(&settle).unwrap()[..], expected[..]);
+        let done = Step::Done(SyncDone { half, base: Some([4; 32]) });
+        let expected = include_bytes!("../../corpus/methods/sync-settled");
+        assert_eq!(shiplane_rpc::internals::encode(&done).unwrap()[..], expected[..]);
     }
 
     #[test]

@@ -115,16 +115,14 @@ pub(crate) async fn provide(
     };
     let result = provider.run(&mut wants, timeout).await;
     match result.and_then(|()| provider.check_done()) {
-        Ok(transfer_digest) => {
+        Ok(()) => {
             // A receiver that need not wait for this answer may be gone.
             let _ = provider.records.flush().await;
             let _ = provider.records.finish();
-            Ok(provider.provided(transfer_digest, wants))
+            Ok(provider.provided(wants))
         }
+        Err(error) if provider.is_taken_for_done(&error) => Ok(provider.provided(wants)),
         Err(error) => {
-            if let Some(transfer_digest) = provider.taken_for_done(&error) {
-                return Ok(provider.provided(transfer_digest, wants));
-            }
             provider.records.reset(error.code());
             wants.stop(error.code());
             Err(error)

@@ -21,8 +21,7 @@ use shiplane_transport::{
     internals::{BiStream, Claim, ProgressMeter, ReceiveReservation, TransferStream, blocking},
 };
 use shiplane_wire::{
-    Code, Digest, Entry, LeftOutReason, Piece, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher,
-    limits,
+    Code, Entry, LeftOutReason, Piece, ProviderRecord, ReceiverRecord, RelPath, Span, TransferHasher, limits,
 };
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -128,7 +127,7 @@ pub(crate) async fn receive(
         stop,
     };
     match receiver.run(&mut provider).await {
-        Ok((summary, transfer_digest)) => Ok(receiver.received(summary, transfer_digest, provider).await),
+        Ok(summary) => Ok(receiver.received(summary, provider).await),
         Err(error) => {
             receiver.target.abandon();
             let released = receiver.target.writes().released();
@@ -191,10 +190,7 @@ struct Receiver {
 }
 
 impl Receiver {
-    async fn run(
-        &mut self,
-        provider: &mut RecordStream<ProviderRecord>,
-    ) -> Result<(Summary, Digest), TransferError> {
+    async fn run(&mut self, provider: &mut RecordStream<ProviderRecord>) -> Result<Summary, TransferError> {
         let mut alive = tokio::time::interval(alive_interval(self.timeout));
         let mut shown = tokio::time::interval(SHOWN_INTERVAL);
         while !self.is_complete() {
@@ -278,8 +274,7 @@ impl Receiver {
             && self.chunks.is_empty()
     }
 
-    async fn finish(&mut self) -> Result<(Summary, Digest), TransferError> {
-        let transfer_digest = self.end.sent_digest.ok_or(TransferError::Abandoned)?;
+    async fn finish(&mut self) -> Result<Summary, TransferError> {
         let written = self.records.flush().await;
         self.survive(written)?;
         (self.events)(TransferEvent::Finishing);
@@ -302,7 +297,7 @@ impl Receiver {
         self.leave_out()?;
         let _ = self.records.flush().await;
         let _ = self.records.finish();
-        Ok((summary, transfer_digest))
+        Ok(summary)
     }
 
     fn on_record(&mut self, record: ProviderRecord) -> Result<(), TransferError> {

@@ -93,7 +93,7 @@ async fn timed(count: usize, mut step: impl AsyncFnMut(u64) -> Result<()>) -> Re
 
 /// A call that is answered by a fault, for there is no such push: what it takes is the way there and back.
 async fn ask(connection: &quinn::Connection) -> Result<()> {
-    let settle = ([0_u8; 16], 0_u8);
+    let settle = [0_u8; 16];
     match call(connection, "push.settle", &settle).await {
         Err(failure) if failure.is::<Fault>() => Ok(()),
         Err(failure) => Err(failure),

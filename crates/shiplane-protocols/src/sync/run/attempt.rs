@@ -28,7 +28,7 @@ use crate::filters::OpenFilters;
 use crate::methods::{Step, poll_method};
 use crate::single::claim_new;
 use crate::sync::SyncError;
-use crate::sync::exchange::{Exchanged, check_listed, exchange, pack, send_beside, settle, unpack};
+use crate::sync::exchange::{Exchanged, check_listed, exchange, half, pack, send_beside, settle, unpack};
 use crate::sync::memory::ListMemory;
 use crate::sync::messages::{
     SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncCompare,
@@ -177,7 +177,7 @@ impl<'a> Attempt<'a> {
         let agreed = Arc::clone(prepared.agreed());
         let unsent = exchanged.unsent();
         let (left, _) = blocking(move || Ok(prepared.finish(unsent)?)).await?;
-        let ours = exchanged.half(&left);
+        let ours = half(&left);
         self.job.relisting.iter().for_each(|relisting| relisting.watch.look_again(left.keys()));
         let SyncDone { half: theirs, base: their_base } = self.settle(ours.clone()).await?;
         report.left.extend(left_on_both(&theirs, left.into_iter()));

@@ -14,17 +14,13 @@ use super::{
 /// What a provider has delivered, and its receiver has confirmed.
 #[derive(Debug)]
 pub(crate) struct Provided {
-    /// SPEC 4.11.
-    pub(crate) transfer_digest: Digest,
     /// Chunks asked for, void ones included.
     pub(crate) chunks: u64,
     /// Payload bytes delivered.
     pub(crate) sent_bytes: u64,
     /// The same as it travelled.
     pub(crate) wire_bytes: u64,
-    /// Files that could not be sent.
-    pub(crate) failed_entries: u64,
-    /// The first of them, and why.
+    /// The first of the files that could not be sent, and why.
     pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,
     /// Paths that this side has left out, the failed ones among them.
     pub(crate) left_out: u64,
@@ -56,28 +52,18 @@ pub(super) struct Done {
 
 impl Provider {
     /// Whether the receiver has what was sent (SPEC 4.11).
-    pub(super) fn check_done(&mut self) -> Result<Digest, TransferError> {
+    pub(super) fn check_done(&mut self) -> Result<(), TransferError> {
         let hasher = std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.digest));
         let transfer_digest = hasher.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
         let ours = Done { transfer_digest, failed: self.failed.len() as u64 };
-        if self.done.as_ref() == Some(&ours) {
-            Ok(transfer_digest)
-        } else {
-            Err(TransferError::TransferDigestMismatch)
-        }
+        if self.done.as_ref() == Some(&ours) { Ok(()) } else { Err(TransferError::TransferDigestMismatch) }
     }
 
-    pub(super) fn provided(
-        self,
-        transfer_digest: Digest,
-        receiver: RecordStream<ReceiverRecord>,
-    ) -> Provided {
+    pub(super) fn provided(self, receiver: RecordStream<ReceiverRecord>) -> Provided {
         Provided {
-            transfer_digest,
             chunks: self.next_chunk,
             sent_bytes: self.sent_bytes,
             wire_bytes: self.wire_bytes,
-            failed_entries: self.failed.len() as u64,
             unsent: self.unsent,
             left_out: self.left_out,
             receiver,

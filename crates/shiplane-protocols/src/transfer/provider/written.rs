@@ -28,14 +28,14 @@ impl Written {
 pub(super) struct Unanswered {
     told: mpsc::UnboundedReceiver<(u64, Digest)>,
     digests: BTreeMap<u64, Digest>,
-    said: Option<Digest>,
+    is_said: bool,
 }
 
 impl Unanswered {
     /// None yet. Each chunk is reported once for each attempt.
     pub(super) fn new() -> (Written, Self) {
         let (written, told) = mpsc::unbounded_channel();
-        (Written(written), Self { told, digests: BTreeMap::new(), said: None })
+        (Written(written), Self { told, digests: BTreeMap::new(), is_said: false })
     }
 
     /// Notes the next chunk of which all is on its way. Cancel-safe.
@@ -43,7 +43,7 @@ impl Unanswered {
         match self.told.recv().await {
             Some((index, digest)) => {
                 self.digests.insert(index, digest);
-                self.said = None;
+                self.is_said = false;
             }
             None => std::future::pending().await,
         }
@@ -56,7 +56,7 @@ impl Unanswered {
 
     /// Another chunk is to be sent.
     pub(super) fn more(&mut self) {
-        self.said = None;
+        self.is_said = false;
     }
 }
 
@@ -65,7 +65,7 @@ impl Provider {
     pub(super) fn say_sent(&mut self) -> Result<(), TransferError> {
         let is_listed = self.scan.is_none() && self.listed.is_empty() && self.offering.is_none();
         let is_sent = self.queued.is_empty() && self.unanswered.digests.len() == self.lanes.len();
-        if self.unanswered.said.is_some() || !is_listed || !is_sent || self.done.is_some() {
+        if self.unanswered.is_said || !is_listed || !is_sent || self.done.is_some() {
             return Ok(());
         }
         // What failed is counted by both sides when they are done.
@@ -81,17 +81,15 @@ impl Provider {
         }
         let chunks = self.next_chunk;
         let Ok(transfer_digest) = hasher.finish(chunks) else { return Ok(()) };
-        self.unanswered.said = Some(transfer_digest);
+        self.unanswered.is_said = true;
         self.records.push(&ProviderRecord::Sent { chunks, transfer_digest })
     }
 
-    /// The transfer's digest, if the receiver has closed the connection in order after it was told that all is on its way:
-    /// it has it all, and its *done* was lost.
-    pub(super) fn taken_for_done(&self, error: &TransferError) -> Option<Digest> {
+    /// Whether the receiver has closed the connection in order after it was told that everything is on its way: then it
+    /// has everything, and its *done* was lost.
+    pub(super) fn is_taken_for_done(&self, error: &TransferError) -> bool {
         let closed = ConnectionEnd::ClosedByPeer { code: Code::NoError };
-        match error {
-            TransferError::Stream(StreamError::ConnectionLost(end)) if *end == closed => self.unanswered.said,
-            _ => None,
-        }
+        self.unanswered.is_said
+            && matches!(error, TransferError::Stream(StreamError::ConnectionLost(end)) if *end == closed)
     }
 }

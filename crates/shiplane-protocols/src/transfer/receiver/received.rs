@@ -17,8 +17,6 @@ use super::{
 /// What a receiver has got.
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// SPEC 4.11.
-    pub(crate) transfer_digest: Digest,
     /// Chunks asked for, void ones included.
     pub(crate) chunks: u64,
     /// The manifest's files and directories.
@@ -133,11 +131,11 @@ impl Receiver {
     pub(super) async fn received(
         self,
         summary: Summary,
-        transfer_digest: Digest,
         mut provider: RecordStream<ProviderRecord>,
     ) -> Received {
         let chunks = self.ledger.chunks();
-        let is_agreed = self.end.announced == Some((chunks, transfer_digest)) && self.totals.failed == 0;
+        let done = self.end.sent_digest.map(|digest| (chunks, digest));
+        let is_agreed = done.is_some() && self.end.announced == done && self.totals.failed == 0;
         let confirmed = match self.end.confirmed {
             Some(confirmed) => confirmed,
             None if is_agreed => {
@@ -150,7 +148,7 @@ impl Receiver {
         };
         let only_chunk = self.totals.only_chunk.filter(|_| chunks == 1);
         let (entries, totals) = (self.ledger.entries(), Totals { only_chunk, ..self.totals });
-        Received { transfer_digest, chunks, entries, totals, summary, confirmed }
+        Received { chunks, entries, totals, summary, confirmed }
     }
 }
 

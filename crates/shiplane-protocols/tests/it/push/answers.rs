@@ -166,10 +166,9 @@ async fn a_push_that_does_not_begin_is_given_up_and_leaves_nothing() {
     #[derive(Serialize, Deserialize)]
     struct Settle {
         transfer: [u8; 16],
-        sent: Option<([u8; 32], u64)>,
     }
     const SETTLE: Method<Settle, RawSettled> = Method::new("push.settle");
-    let settle = Settle { transfer: [9; 16], sent: None };
+    let settle = Settle { transfer: [9; 16] };
     let verdict = loop {
         match client.call_typed(SETTLE, &settle, Duration::from_secs(10)).await {
             Ok(RawSettled::Working) => {}

@@ -25,7 +25,7 @@ use shiplane_transport::{
     internals::{BiStream, Claim, TransferStream},
 };
 use shiplane_wire::{
-    Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
+    Code, Digest, Mtime, ProviderRecord, ReceiverRecord, RecordReader, RelPath, TaggedChunk, TransferId,
 };
 
 use super::{job, silent, write};
@@ -77,8 +77,6 @@ pub(super) enum End {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Half {
-    pub(super) provided: Option<([u8; 32], u64)>,
-    pub(super) received: Option<([u8; 32], u64)>,
     pub(super) unsettled: Option<Vec<(Vec<u8>, u8, String)>>,
     pub(super) left: u64,
 }
@@ -346,11 +344,13 @@ async fn a_peer_that_hears_nothing_else_gets_signs_of_life() {
     assert!(matches!(refused, SyncError::Disagreed), "{refused}");
 }
 
-/// Lists `f` as holding `right`; once asked for it, sends an entry of that name and size, and then `content`.
+/// Lists `f` with the content `right`. Asked for it, it sends an entry of that name and size, and then `content`. `confirms`:
+/// whether it says at the end that this is what it has sent.
 async fn sends(
     name: &'static str,
     entry_size_bytes: u64,
     content: &'static [u8],
+    confirms: bool,
 ) -> (World, Result<SyncReport, SyncError>) {
     let world = World::new(|_| ());
     let manifest = listed("f", b"right");
@@ -363,18 +363,14 @@ async fn sends(
             claim,
             [file(name, entry_size_bytes), ProviderRecord::End { entries: 1, total_bytes: entry_size_bytes }],
             content,
+            confirms,
         ));
         ready(merged)
     });
     // It agrees with whatever it is told.
     let end: AtEnd = Arc::new(|settle| match &settle.end {
-        End::Done(half) => {
-            let half = Half {
-                provided: half.received,
-                received: half.provided,
-                unsettled: Some(Vec::new()),
-                left: 0,
-            };
+        End::Done(_) => {
+            let half = Half { unsettled: Some(Vec::new()), left: 0 };
             Ok(Settled::Done { half, base: Some(*Manifest::new().digest().as_bytes()) })
         }
         End::Failed | End::Withdrawn => Err(Fault::new(FaultCode::Gone, "")),
@@ -389,6 +385,7 @@ async fn provide(
     mut claim: Claim,
     records: [ProviderRecord; 2],
     content: &'static [u8],
+    confirms: bool,
 ) {
     let Some(TransferStream::Records(BiStream { mut send, mut recv })) = claim.next().await else { return };
     for record in &records {
@@ -398,10 +395,15 @@ async fn provide(
     while let Ok(Some(bytes)) = recv.read().await {
         wants.push(bytes);
         while let Some(want) = wants.poll().unwrap() {
-            if let ReceiverRecord::WantChunk { index, .. } = want {
-                let source = ChunkSource::Memory(Bytes::from_static(content)).open().unwrap();
-                let tag = TaggedChunk { transfer: claim.transfer(), index };
-                let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
+            match want {
+                ReceiverRecord::WantChunk { index, .. } => {
+                    let source = ChunkSource::Memory(Bytes::from_static(content)).open().unwrap();
+                    let tag = TaggedChunk { transfer: claim.transfer(), index };
+                    let _ = connection.send_tagged_chunk(tag, source, &transfer_lane()).await;
+                }
+                ReceiverRecord::Done { .. } if confirms => return send.finish().unwrap(),
+                ReceiverRecord::Done { .. } => return send.reset(Code::Integrity),
+                _ => {}
             }
         }
     }
@@ -409,7 +411,7 @@ async fn provide(
 
 #[tokio::test]
 async fn a_file_that_differs_from_its_listing_does_not_get_its_name() {
-    let (world, met) = sends("f", 5, b"wrong").await;
+    let (world, met) = sends("f", 5, b"wrong", true).await;
     let left = met.unwrap().left;
     let [LeftPath { path: at, why: UnresolvedReason::NotAsListed, .. }] = &left[..] else {
         panic!("{left:?}")
@@ -417,15 +419,23 @@ async fn a_file_that_differs_from_its_listing_does_not_get_its_name() {
     assert_eq!(*at, path("f"));
     assert_eq!(tree(&world.dest()).len(), 0);
     // The same liar tells the truth for once.
-    let (world, met) = sends("f", 5, b"right").await;
+    let (world, met) = sends("f", 5, b"right", true).await;
     assert!(met.is_err(), "it says that it remembers something else");
     assert_eq!(fs::read(world.dest().join("f")).unwrap(), b"right");
 }
 
 #[tokio::test]
+async fn a_transfer_that_its_provider_does_not_confirm_fails_the_sync() {
+    let (world, met) = sends("f", 5, b"right", false).await;
+    let refused = met.unwrap_err();
+    assert!(matches!(refused, SyncError::Transfer(TransferError::TransferDigestMismatch)), "{refused}");
+    assert_eq!(fs::read(world.dest().join("f")).unwrap(), b"right", "it is verified all the same");
+}
+
+#[tokio::test]
 async fn what_was_not_listed_is_not_taken() {
     for (name, size_bytes, content) in [("g", 5, &b"right"[..]), ("f", 6, b"right!"), ("f", 4, b"righ")] {
-        let (world, met) = sends(name, size_bytes, content).await;
+        let (world, met) = sends(name, size_bytes, content, true).await;
         let refused = met.unwrap_err();
         let is_refused = matches!(
             &refused,

@@ -301,9 +301,8 @@ async fn a_sync_that_fails_counts_as_failed_however_late_and_once() {
                 call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
             }
             _ => {
-                let lie =
-                    Half { provided: Some(([0; 32], 1)), unsettled: Some(Vec::new()), ..Half::default() };
-                let end = End::Done(lie);
+                let lie = vec![(b"../d".to_vec(), 0, String::new())];
+                let end = End::Done(Half { unsettled: Some(lie), left: 1 });
                 let settled = call(&client, SETTLE, &Settle { sync: SYNC, end }).await;
                 assert_eq!(settled, Err(FaultCode::Integrity));
             }

@@ -26,10 +26,10 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 fn main() -> ExitCode {
-    completion::answer();
+    completion::answer(args::Cli::command);
     let cli = match args::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return report::usage(&error),

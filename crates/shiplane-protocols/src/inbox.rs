@@ -26,6 +26,7 @@ use shiplane_wire::{Digest, Durability, Hasher, Stored, TransferId, Verified, li
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+pub use self::ledger::MAX_REMEMBERED;
 use self::ledger::{Attempt, Begun, Key, Ledger};
 use crate::{
     compress::{DecodeSinkError, receive_encoded},
@@ -339,9 +340,6 @@ impl ChunkSink for Handover {
         }
     }
 }
-
-/// 1,024 deliveries of one peer: far more than can be under way at a time, in under 100 KiB.
-pub const MAX_REMEMBERED: usize = 1024;
 
 /// 16: a burst of small deliveries finds room; what large ones may hold is bounded by itself.
 const DEFAULT_WAITING: usize = 16;

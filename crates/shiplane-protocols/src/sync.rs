@@ -31,10 +31,11 @@
 //! 1. `shiplane_files::internals::sync`: what one side lists, remembers, plans and does on its disk.
 //! 2. `exchange`: what travels.
 //! 3. `watch`: waits until there may be something to sync.
-//! 4. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
+//! 4. `job`: what a caller asks for and gets. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 
 mod error;
 pub(crate) mod exchange;
+mod job;
 pub(crate) mod memory;
 pub(crate) mod messages;
 mod run;
@@ -42,6 +43,7 @@ pub(crate) mod watch;
 
 pub use crate::methods::Step;
 pub use error::SyncError;
+pub use job::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport};
 pub use messages::{SyncBody, SyncCompare, SyncDirection, SyncList, SyncRequest, SyncResponse};
-pub use run::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport, synchronise};
+pub use run::synchronise;
 pub use watch::{Noticed, PeerWatch};

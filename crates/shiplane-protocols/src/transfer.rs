@@ -67,6 +67,9 @@ const fn alive_interval(progress_timeout: Duration) -> Duration {
 /// How often a side tells how much has moved, beside when a buffer is written: a quarter of a second, as a bar is drawn.
 const SHOWN_INTERVAL: Duration = Duration::from_millis(250);
 
+/// A chunk is sent at most three times.
+const MAX_CHUNK_ATTEMPTS: u32 = 3;
+
 /// The records stream of a transfer that the peer has opened.
 pub(crate) async fn next_records(
     claim: &mut Claim,

@@ -16,13 +16,9 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use shiplane_transport::PeerId;
 use tokio::time::{Instant, sleep, sleep_until};
 
+pub use self::daemon::NearbyError;
 use self::daemon::Pauses;
 use crate::candidates::OwnSubnet;
-
-/// Multicast DNS does not work on this machine.
-#[derive(Debug, thiserror::Error)]
-#[error("multicast DNS does not work on this machine: {0}")]
-pub struct NearbyError(#[from] mdns_sd::Error);
 
 /// An announcement, until it is dropped.
 pub struct Announcement {

@@ -6,11 +6,11 @@ mod recv;
 mod send;
 mod status;
 
-pub use error::{FrameError, RecvError, SendError, StatusError};
+pub use error::{FrameError, RecvError, SendError};
 pub use offer::{Offer, SizeReader};
 pub use recv::fuzz_recv;
 pub use recv::{ChunkReceiver, Durability, RecvStep, Stored, Verified};
 pub use send::fuzz_send;
 pub use send::{ChunkSender, SendStep};
 pub use status::fuzz_status;
-pub use status::{Refusal, Reply, Status, StatusReader};
+pub use status::{Refusal, Reply, Status, StatusError, StatusReader};

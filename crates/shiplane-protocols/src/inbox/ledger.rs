@@ -9,8 +9,6 @@ use shiplane_transport::PeerId;
 use shiplane_wire::{Digest, TransferId};
 use tokio_util::sync::CancellationToken;
 
-use super::MAX_REMEMBERED;
-
 use crate::lock;
 
 /// Names a delivery: ids of different peers are different.
@@ -179,6 +177,9 @@ impl State {
 
 /// 256 peers of at most 100 KiB each, all of them admitted by the transport's trust.
 const MAX_PEERS: usize = 256;
+
+/// 1,024 deliveries of one peer: far more than can be under way at a time, in under 100 KiB.
+pub const MAX_REMEMBERED: usize = 1024;
 
 #[cfg(test)]
 mod tests {

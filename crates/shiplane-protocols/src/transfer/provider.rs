@@ -494,9 +494,6 @@ fn digest_of(source: &Source, entry: &Entry, digest: DigestAlgorithm) -> Result<
     Ok(digest)
 }
 
-/// A chunk is sent at most three times.
-pub(super) const MAX_CHUNK_ATTEMPTS: u32 = 3;
-
 /// Whole files hashed on request at a time; the receiver asks for no more than half of this.
 pub(super) const MAX_DIGESTS_UNDER_WAY: usize = 64;
 

@@ -35,7 +35,7 @@ use self::{
     workers::{PlanJob, Planned, Planner, Publisher},
 };
 use super::{
-    SHOWN_INTERVAL, TransferOptions, alive_interval,
+    MAX_CHUNK_ATTEMPTS, SHOWN_INTERVAL, TransferOptions, alive_interval,
     budget::{Quota, Reservation},
     delta::{Deltas, SignaturePart, SignatureRequest},
     error::{ProtocolFault, TransferError},
@@ -44,7 +44,6 @@ use super::{
     limit::{Awaited, LoadMeter, Role},
     pace::ChunkPace,
     progress::Turn,
-    provider::MAX_CHUNK_ATTEMPTS,
     records::{RecordSender, RecordStream},
     target::{RELEASE_GRACE, Target},
 };

@@ -8,7 +8,10 @@ use std::{net::SocketAddr, time::Duration};
 use mdns_sd::{IfKind, ServiceDaemon};
 use tokio::time::{interval, timeout};
 
-use super::NearbyError;
+/// Multicast DNS does not work on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("multicast DNS does not work on this machine: {0}")]
+pub struct NearbyError(#[from] mdns_sd::Error);
 
 /// Starts one for all interfaces but loopback, and for the one family of addresses that `bound` is of, if it is of one.
 pub(super) fn start(bound: Option<SocketAddr>) -> Result<ServiceDaemon, NearbyError> {

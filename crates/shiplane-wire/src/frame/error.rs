@@ -138,34 +138,3 @@ impl SendError {
         }
     }
 }
-
-/// Why the answer to a chunk tells nothing about its fate (SPEC 3.5). It is never success; whether the
-/// peer has the chunk is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[cfg_attr(not(feature = "internals"), non_exhaustive)]
-pub enum StatusError {
-    /// The peer ended its half without a status.
-    #[error("the peer ended the stream without a status")]
-    Missing,
-    /// The peer sent a byte after its status.
-    #[error("the peer sent more than one byte of status")]
-    Extra,
-    /// The peer confirmed a chunk it cannot have seen whole.
-    #[error("the peer confirmed the chunk before all of it was sent")]
-    Early,
-    /// The peer is newer than we are, or broken.
-    #[error("the status {byte} is unknown")]
-    Unknown {
-        /// The status.
-        byte: u8,
-    },
-}
-
-impl StatusError {
-    /// The code to stop the stream with.
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Missing | Self::Extra | Self::Early | Self::Unknown { .. } => Code::Protocol,
-        }
-    }
-}

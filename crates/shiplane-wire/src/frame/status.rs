@@ -1,7 +1,9 @@
 //! The status byte that answers a chunk.
 
-use super::{StatusError, Stored};
-use crate::fuzz;
+use thiserror::Error;
+
+use super::Stored;
+use crate::{Code, fuzz};
 
 /// The answer to a chunk, for its receiver to write before FIN.
 ///
@@ -63,6 +65,37 @@ pub enum Status {
     ChecksumFailed,
     /// The receiver failed; it has nothing of the chunk.
     Error,
+}
+
+/// Why the answer to a chunk tells nothing about its fate (SPEC 3.5). It is never success; whether the
+/// peer has the chunk is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[cfg_attr(not(feature = "internals"), non_exhaustive)]
+pub enum StatusError {
+    /// The peer ended its half without a status.
+    #[error("the peer ended the stream without a status")]
+    Missing,
+    /// The peer sent a byte after its status.
+    #[error("the peer sent more than one byte of status")]
+    Extra,
+    /// The peer confirmed a chunk it cannot have seen whole.
+    #[error("the peer confirmed the chunk before all of it was sent")]
+    Early,
+    /// The peer is newer than we are, or broken.
+    #[error("the status {byte} is unknown")]
+    Unknown {
+        /// The status.
+        byte: u8,
+    },
+}
+
+impl StatusError {
+    /// The code to stop the stream with.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::Missing | Self::Extra | Self::Early | Self::Unknown { .. } => Code::Protocol,
+        }
+    }
 }
 
 /// Reads the receiver's answer, from pieces of any size, and insists on exactly one byte.

@@ -8,7 +8,7 @@ use core::fmt;
 use super::fields::{Fields, put_record, put_text, read_text};
 use super::left_out::{put_left_out, read_left_out};
 use super::receiver::{check_spans, put_spans, read_spans};
-use super::{BlockSignatures, LeftOutReason, Load, RecordError, Span, sealed};
+use super::{BlockSignatures, LeftOutReason, Load, Record, RecordError, Span, sealed};
 use crate::limits::{ENTRY_COST_BYTES, FIRST_ENTRY_BYTES, MAX_FRAME_LEN_BYTES};
 use crate::{Attributes, Digest, EntryKind, EscapedPath, Holes, LinkTarget, RelPath, fuzz, hex};
 
@@ -178,6 +178,12 @@ impl ProviderRecord {
             | Self::OffersEnd
             | Self::Sent { .. } => Ok(()),
         }
+    }
+}
+
+impl Record for ProviderRecord {
+    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.encode(out)
     }
 }
 

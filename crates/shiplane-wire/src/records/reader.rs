@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{ProviderRecord, ReceiverRecord, RecordError};
+use super::RecordError;
 use crate::limits::MAX_RECORD_LEN_BYTES;
 
 /// Reads the records of one direction from pieces of any size.
@@ -155,7 +155,7 @@ impl<R> fmt::Debug for RecordReader<R> {
     }
 }
 
-/// The records of one direction: [`ProviderRecord`] or [`ReceiverRecord`].
+/// The records of one direction: [`ProviderRecord`](crate::ProviderRecord) or [`ReceiverRecord`](crate::ReceiverRecord).
 pub trait Record: sealed::Decode {
     /// Appends the record to `out`.
     ///
@@ -163,18 +163,6 @@ pub trait Record: sealed::Decode {
     ///
     /// If the record breaks a rule; nothing is appended then.
     fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError>;
-}
-
-impl Record for ProviderRecord {
-    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
-        self.encode(out)
-    }
-}
-
-impl Record for ReceiverRecord {
-    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
-        self.encode(out)
-    }
 }
 
 pub(crate) mod sealed {
@@ -224,6 +212,7 @@ mod tests {
     use std::vec;
 
     use super::*;
+    use crate::ReceiverRecord;
 
     #[test]
     fn it_holds_no_more_than_one_record() {

@@ -6,7 +6,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::fields::{Fields, put_record};
 use super::left_out::{put_left_out, read_left_out};
-use super::{LeftOutReason, Load, RecordError, sealed};
+use super::{LeftOutReason, Load, Record, RecordError, sealed};
 use crate::limits::{
     MAX_BLOCK_AVERAGE_BYTES, MAX_FRAME_LEN_BYTES, MAX_PAYLOAD_CHUNK_LEN_BYTES, MAX_SPANS_PER_CHUNK,
     MIN_BLOCK_AVERAGE_BYTES,
@@ -151,6 +151,12 @@ impl ReceiverRecord {
             | Self::Admit { .. }
             | Self::LeftOut { .. } => Ok(()),
         }
+    }
+}
+
+impl Record for ReceiverRecord {
+    fn append_to(&self, out: &mut BytesMut) -> Result<(), RecordError> {
+        self.encode(out)
     }
 }
 

@@ -15,10 +15,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{
     super::{
-        TransferOptions,
+        MAX_CHUNK_ATTEMPTS, TransferOptions,
         budget::{Account, Reservation},
     },
-    MAX_CHUNK_ATTEMPTS,
     spans::{FailedSpan, FileSpan, Reading, SpanSource, piece_of},
     written::Written,
 };

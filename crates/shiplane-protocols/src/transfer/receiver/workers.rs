@@ -5,10 +5,7 @@ use shiplane_transport::internals::blocking;
 use shiplane_wire::{Digest, Entry, LeftOutReason};
 use tokio::sync::mpsc;
 
-use super::{
-    super::{delta::SignatureComplete, target::Target},
-    TransferError,
-};
+use super::super::{delta::SignatureComplete, error::TransferError, target::Target};
 
 /// Decides about entries, in the order in which they come.
 pub(super) struct Planner {

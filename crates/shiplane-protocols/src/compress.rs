@@ -91,16 +91,13 @@ impl EncodedSource {
             return Err(EncodeSourceError::TooLarge { len_bytes, max_bytes });
         }
         let content = read_whole(&mut source)?.freeze();
-        let is_tried = match compression {
-            Compression::Never => false,
-            Compression::Auto => sample_shrinks(&content)?,
-            Compression::Always => true,
-        };
-        let compressed = if is_tried {
-            let content = ChunkSource::Memory(content.clone()).open()?;
-            Self::compress(content, Compression::Always, Hasher::sha256())?
-        } else {
-            None
+        let compressed = match compression {
+            Compression::Auto if !sample_shrinks(&content)? => None,
+            Compression::Never => None,
+            Compression::Auto | Compression::Always => {
+                let content = ChunkSource::Memory(content.clone()).open()?;
+                Self::compress(content, Compression::Always, Hasher::sha256())?
+            }
         };
         let stored = || Self::new(STORED, Digest::sha256(&content), &content, len_bytes);
         Ok(compressed.unwrap_or_else(stored))

@@ -26,11 +26,11 @@ pub(crate) const FETCH_OPEN: Method<FetchOpen, FetchOpened> = Method::new("fetch
 /// Opens a transfer with the callee as the receiver (SPEC 5.5).
 pub(crate) const PUSH_OPEN: Method<PushOpen, PushOpened> = Method::new("push.open");
 
-/// Asks what has become of a push (SPEC 5.8).
-pub(crate) const PUSH_SETTLE: Method<PushSettle, Step<PushDone>> = Method::new("push.settle");
+/// Asks for the outcome of a push, by its transfer's id (SPEC 5.8).
+pub(crate) const PUSH_SETTLE: Method<[u8; 16], Step<PushDone>> = Method::new("push.settle");
 
-/// Asks for a sign of life, and for the version of the program (SPEC 5.24).
-pub(crate) const PING: Method<(), Pong> = Method::new("ping");
+/// Asks for a sign of life, and for the version of the crates that the peer is built from: any text (SPEC 5.24).
+pub(crate) const PING: Method<(), String> = Method::new("ping");
 
 /// The budget of a call that only decides something.
 pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
@@ -119,13 +119,6 @@ pub(crate) struct PushOpen {
     pub(crate) attributes: bool,
 }
 
-/// The answer to [`PING`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pong {
-    /// Of the crates that the peer is built from. Any text of a peer is possible.
-    pub(crate) version: String,
-}
-
 /// What becomes of different files that exist (SPEC 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum OpenExisting {
@@ -155,12 +148,6 @@ pub(crate) enum PushOpened {
     },
     /// This very request was accepted before. Only its outcome is left to ask for.
     Known,
-}
-
-/// The body of [`PUSH_SETTLE`].
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PushSettle {
-    pub(crate) transfer: [u8; 16],
 }
 
 /// The answer to a call that waits for work at the peer: a fault, or one of these.
@@ -197,9 +184,8 @@ pub(crate) fn fuzz_bodies(data: &[u8]) {
     fuzz_body::<FetchOpened>(data);
     fuzz_body::<PushOpen>(data);
     fuzz_body::<PushOpened>(data);
-    fuzz_body::<PushSettle>(data);
     fuzz_body::<Step<PushDone>>(data);
-    fuzz_body::<Pong>(data);
+    fuzz_body::<String>(data);
 }
 
 /// For the fuzzer: a body of this type, which encodes to the same again.

@@ -14,8 +14,8 @@ use crate::{
     Compression, Direction,
     filters::OpenFilters,
     methods::{
-        CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, PushSettle, TransferShape,
-        chosen_digest, offered_digests, poll_method,
+        CALL_BUDGET, PUSH_OPEN, PUSH_SETTLE, PushDone, PushOpen, PushOpened, TransferShape, chosen_digest,
+        offered_digests, poll_method,
     },
     metrics::Counting,
     result::Delivery,
@@ -278,10 +278,9 @@ impl PushReceipt {
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
     /// [`PushError::Rejected`], [`PushError::NotDurable`].
     pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
-        let request = PushSettle { transfer: *self.transfer.as_bytes() };
         // Each answer is a sign of life, for as long as it may take to make so much durable.
         let most = longest_choice(client.connection().config().timeouts().progress, self.sent_bytes);
-        match poll_method(client, PUSH_SETTLE, &request, most).await {
+        match poll_method(client, PUSH_SETTLE, self.transfer.as_bytes(), most).await {
             Ok(done) => self.report(done),
             Err(CallError::Fault(fault)) if is_final(fault.code) => Err(PushError::Rejected(fault)),
             Err(source) => Err(PushError::Unknown { receipt: Box::new(self), source }),
@@ -324,9 +323,8 @@ async fn why(client: &RpcClient, transfer: TransferId, error: TransferError) -> 
     if !error.is_hang_up() {
         return error.into();
     }
-    let request = PushSettle { transfer: *transfer.as_bytes() };
     let budget = client.connection().config().timeouts().progress;
-    match client.call_typed(PUSH_SETTLE, &request, budget).await {
+    match client.call_typed(PUSH_SETTLE, transfer.as_bytes(), budget).await {
         Err(CallError::Fault(fault)) if is_final(fault.code) => PushError::Rejected(fault),
         _ => error.into(),
     }

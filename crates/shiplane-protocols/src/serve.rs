@@ -34,6 +34,7 @@ use self::{
     activity::Activity,
     concurrency::{ConcurrencyLimit, ConcurrencyPermit, MAX_FETCHES},
     push::Writing,
+    registry::shutting_down,
     sync::Syncing,
 };
 pub use self::{
@@ -43,7 +44,7 @@ pub use self::{
 use crate::{
     Direction,
     methods::{
-        FETCH_OPEN, FetchOpen, FetchOpened, PING, PUSH_OPEN, PUSH_SETTLE, Pong, REDEEM, RedeemRequest,
+        FETCH_OPEN, FetchOpen, FetchOpened, PING, PUSH_OPEN, PUSH_SETTLE, REDEEM, RedeemRequest,
         agree_digest, check_attributes, denied, not_redeemed, not_served,
     },
     metrics::Counting,
@@ -226,10 +227,15 @@ impl FileServer {
     }
 
     fn check_open(&self) -> Result<(), Fault> {
-        match self.closing.is_cancelled() {
-            true => Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down")),
-            false => Ok(()),
-        }
+        if self.closing.is_cancelled() { Err(shutting_down()) } else { Ok(()) }
+    }
+
+    /// The form of the path, and then the caller's right to read it: what is outside of its scope it must not even be told to
+    /// exist.
+    fn check_may_read(&self, context: &RequestContext, path: &[u8]) -> Result<(), Fault> {
+        self.check_open()?;
+        check_path(path)?;
+        self.access.may_read(&context.peer, path, Instant::now()).map_err(|error| denied(&error))
     }
 
     /// The methods that peers may call, for a program that offers others beside them and accepts
@@ -244,7 +250,7 @@ impl FileServer {
                 Ok(())
             })
             .wrapping_method(REDEEM, self.handling(Self::redeem))
-            .typed(PING, |_, ()| async { Ok(Pong { version: env!("CARGO_PKG_VERSION").to_owned() }) })
+            .typed(PING, |_, ()| async { Ok(env!("CARGO_PKG_VERSION").to_owned()) })
             .typed(FETCH_OPEN, self.handling(Self::open))
             .typed(PUSH_OPEN, self.handling(Self::open_push))
             .typed(PUSH_SETTLE, self.handling(Self::settle_push))

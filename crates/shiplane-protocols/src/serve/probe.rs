@@ -1,26 +1,18 @@
 //! The callee's side of measuring the path (SPEC 5.26).
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use shiplane_rpc::{Fault, RequestContext};
 use shiplane_transport::LaneOptions;
 use shiplane_wire::{DigestAlgorithm, TransferId};
 
-use super::{FileServer, check_path, claim};
-use crate::{
-    methods::denied,
-    probe::{Probe, give, take},
-};
+use super::{FileServer, claim};
+use crate::probe::{Probe, give, take};
 
 impl FileServer {
     /// Sends or receives chunks for a while, within the limit of the rate.
     pub(super) async fn probe(self: Arc<Self>, context: RequestContext, request: Probe) -> Result<(), Fault> {
-        self.check_open()?;
-        check_path(&request.path)?;
-        self.access.may_read(&context.peer, &request.path, Instant::now()).map_err(|error| denied(&error))?;
+        self.check_may_read(&context, &request.path)?;
         let permit = self.probes.take(context.peer)?;
         // Also of what is sent, so that no two have the same name.
         let claim = claim(&context.connection, request.transfer)?;

@@ -33,8 +33,8 @@ use crate::{
     Compression, Direction,
     filters::AgreedFilters,
     methods::{
-        PushDone, PushOpen, PushOpened, PushSettle, Step, TransferShape, agree_digest, check_attributes,
-        denied, failed, not_served, not_taken,
+        PushDone, PushOpen, PushOpened, Step, TransferShape, agree_digest, check_attributes, denied, failed,
+        not_served, not_taken,
     },
     metrics::Counting,
     off_thread,
@@ -293,9 +293,9 @@ impl FileServer {
     pub(super) async fn settle_push(
         self: Arc<Self>,
         context: RequestContext,
-        request: PushSettle,
+        transfer: [u8; 16],
     ) -> Result<Step<PushDone>, Fault> {
-        let transfer = TransferId::from_bytes(request.transfer);
+        let transfer = TransferId::from_bytes(transfer);
         let session = self.writing.as_ref().and_then(|writing| writing.pushes.find(context.peer, transfer));
         let session = session.ok_or_else(|| gone("no such transfer"))?;
         let outcome = session.outcome.within(answer_wait(&context)).await;

@@ -11,6 +11,7 @@ use shiplane_rpc::{Fault, FaultCode, RequestContext};
 use shiplane_transport::PeerId;
 use shiplane_wire::TransferId;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::concurrency::{ConcurrencyLimit, ConcurrencyPermit};
 use crate::{lock, methods::Step};
@@ -177,6 +178,18 @@ impl<T: Clone> Answer<T> {
 pub(super) fn answer_wait(context: &RequestContext) -> Duration {
     let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
     ANSWER_WAIT.min(left / 2)
+}
+
+/// Waits, unless the server shuts down before.
+pub(super) async fn unless<T>(
+    closing: &CancellationToken,
+    waiting: impl Future<Output = T>,
+) -> Result<T, Fault> {
+    closing.run_until_cancelled(waiting).await.ok_or_else(shutting_down)
+}
+
+pub(super) fn shutting_down() -> Fault {
+    Fault::new(FaultCode::ShuttingDown, "the server is shutting down")
 }
 
 pub(super) fn gone(message: &str) -> Fault {

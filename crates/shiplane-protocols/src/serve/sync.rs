@@ -24,7 +24,7 @@ use self::sessions::{Begun, SyncSession, begin, sessions};
 use super::{
     FileServer,
     activity::{ServedJob, UnderWay},
-    check_path, claim,
+    claim,
     push::TAKE_OVER_TIMEOUT,
     registry::{Registry, answer_wait, gone},
     targets::{TargetClaim, Targets},
@@ -39,7 +39,7 @@ use crate::{
         SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
         exchange::{check_listed, exchange, half, pack, send_beside, settle, unpack},
         memory::ListMemory,
-        messages::{SyncAlive, SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
+        messages::{SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
     },
     transfer::{TransferError, TransferOptions},
 };
@@ -96,12 +96,8 @@ impl FileServer {
         context: RequestContext,
         request: SyncRequest,
     ) -> Result<Step<SyncResponse>, Fault> {
-        self.check_open()?;
-        check_path(&request.path)?;
-        // The scope before the disk: what is outside of it must not even be told to exist.
-        let now = Instant::now();
-        self.access.may_read(&context.peer, &request.path, now).map_err(|error| denied(&error))?;
-        let may_write = self.access.may_write(&context.peer, &request.path, now);
+        self.check_may_read(&context, &request.path)?;
+        let may_write = self.access.may_write(&context.peer, &request.path, Instant::now());
         let takes_only = request.direction == SyncDirection::ToCaller;
         let reads_only = takes_only && (may_write.is_err() || self.writing.is_none());
         let changes_nothing = request.dry_run || reads_only;
@@ -159,7 +155,7 @@ impl FileServer {
         context: RequestContext,
         request: SyncCompare,
     ) -> Result<Step<SyncResponse>, Fault> {
-        self.session(&context, request.sync)?.compare(request.list, answer_wait(&context)).await
+        self.session(&context, request.sync)?.compared.ask(request.list, answer_wait(&context)).await
     }
 
     /// What there is for syncs, if this server takes part in any.
@@ -173,7 +169,7 @@ impl FileServer {
         context: RequestContext,
         request: SyncStart,
     ) -> Result<Step<SyncReady>, Fault> {
-        self.session(&context, request.sync)?.start(request, answer_wait(&context)).await
+        self.session(&context, request.sync)?.started.ask(request, answer_wait(&context)).await
     }
 
     /// Says what has become of it (SPEC 5.17).
@@ -189,9 +185,9 @@ impl FileServer {
     pub(super) async fn sync_is_alive(
         self: Arc<Self>,
         context: RequestContext,
-        request: SyncAlive,
+        sync: [u8; 16],
     ) -> Result<(), Fault> {
-        self.session(&context, request.sync).map(drop)
+        self.session(&context, sync).map(drop)
     }
 
     /// That of a call, which is a sign of life.
@@ -255,7 +251,7 @@ impl Running {
             });
             remembered.await?;
             self.name = None;
-            self.begun.session().compared.give(Ok(SyncResponse::Same));
+            self.begun.session().compared.answer.give(Ok(SyncResponse::Same));
             return Ok(());
         }
         let reads_only = self.reads_only;
@@ -268,7 +264,7 @@ impl Running {
         let (changes, beside) = pack(&changes, OUR_LIST, MAX_INLINE_LEN_BYTES);
         let common = (!base.is_empty()).then(|| *base.digest().as_bytes());
         let differs = SyncResponse::Differs { base: common, manifest_digest: *digest.as_bytes(), changes };
-        self.begun.session().compared.give(Ok(differs));
+        self.begun.session().compared.answer.give(Ok(differs));
         if let Some(bytes) = beside {
             let sync = TransferId::from_bytes(self.request.sync);
             let sent = send_beside(&self.connection, sync, OUR_LIST, bytes, self.digest).await;
@@ -287,7 +283,7 @@ impl Running {
         let prepared = self.prepare(&dataset, base, start, announced).await?;
         let merged = *prepared.agreed().merged_digest().as_bytes();
         let ready = SyncReady { merged, compression, bytes_per_second };
-        self.begun.session().started.give(Ok(ready));
+        self.begun.session().started.answer.give(Ok(ready));
         self.carry_out(dataset, prepared, claims, &options).await
     }
 
@@ -435,7 +431,7 @@ impl Running {
         let done = done.await?;
         self.name = None;
         self.job = None;
-        self.begun.session().settled.give(Ok(done));
+        self.begun.session().settled.answer.give(Ok(done));
         Ok(())
     }
 }

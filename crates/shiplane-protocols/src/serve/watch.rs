@@ -3,25 +3,24 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::Instant,
 };
 
 use shiplane_files::internals::{
     CountedMemory,
     sync::{DatasetWatch, Unwatched, watch as watch_tree},
 };
-use shiplane_rpc::{Fault, FaultCode, RequestContext};
+use shiplane_rpc::{Fault, RequestContext};
 use shiplane_transport::PeerId;
 use tokio::sync::watch;
 
 use super::{
-    FileServer, check_path,
+    FileServer,
     concurrency::{ConcurrencyLimit, ConcurrencyPermit},
-    registry::gone,
+    registry::{gone, unless},
 };
 use crate::{
     lock,
-    methods::{Step, denied, not_served},
+    methods::{Step, not_served},
     off_thread,
     sync::{
         messages::{SyncWatch, SyncWatched},
@@ -67,10 +66,7 @@ impl FileServer {
         context: RequestContext,
         request: SyncWatch,
     ) -> Result<Step<SyncWatched>, Fault> {
-        self.check_open()?;
-        check_path(&request.path)?;
-        // The scope before the disk: what is outside of it must not even be told to exist.
-        self.access.may_read(&context.peer, &request.path, Instant::now()).map_err(|error| denied(&error))?;
+        self.check_may_read(&context, &request.path)?;
         let key = (context.peer, request.watch);
         let Some(seen) = request.seen else { return self.begin_watch(&context, request).await };
         let watches = &self.syncs()?.watches;
@@ -82,15 +78,10 @@ impl FileServer {
         // What it gives would keep those waiting that notice changes.
         let changed = async { changes.wait_for(|changes| *changes != seen).await.map(drop) };
         let changed = tokio::time::timeout(left / 2, changed);
-        tokio::select! {
-            changed = changed => match changed {
-                Ok(Ok(())) => Ok(Step::Done(watched.noticed())),
-                Ok(Err(_)) => Err(gone("the watch has ended")),
-                Err(_) => Ok(Step::Working),
-            },
-            () = self.closing.cancelled() => {
-                Err(Fault::new(FaultCode::ShuttingDown, "the server is shutting down"))
-            }
+        match unless(&self.closing, changed).await? {
+            Ok(Ok(())) => Ok(Step::Done(watched.noticed())),
+            Ok(Err(_)) => Err(gone("the watch has ended")),
+            Err(_) => Ok(Step::Working),
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) const SYNC_START: Method<SyncStart, Step<SyncReady>> = Method::new("s
 pub(crate) const SYNC_SETTLE: Method<SyncSettle, Step<SyncDone>> = Method::new("sync.settle");
 
 /// Says that the caller goes on with it, however long its part takes.
-pub(crate) const SYNC_ALIVE: Method<SyncAlive, ()> = Method::new("sync.alive");
+pub(crate) const SYNC_ALIVE: Method<[u8; 16], ()> = Method::new("sync.alive");
 
 /// Waits until the callee's dataset has changed.
 pub(crate) const SYNC_WATCH: Method<SyncWatch, Step<SyncWatched>> = Method::new("sync.watch");
@@ -171,12 +171,6 @@ pub(crate) struct SyncReady {
 pub(crate) struct SyncSettle {
     pub(crate) sync: [u8; 16],
     pub(crate) end: SyncEnd,
-}
-
-/// The body of `sync.alive` (SPEC 5.17).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SyncAlive {
-    pub(crate) sync: [u8; 16],
 }
 
 /// The body of `sync.watch` (SPEC 5.25).

@@ -33,9 +33,8 @@ use super::{
     job::{LeftPath, SyncEvent, SyncEventFn, SyncJob, SyncReport},
     memory::ListMemory,
     messages::{
-        SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncAlive, SyncBody, SyncCompare,
-        SyncDirection, SyncDone, SyncEnd, SyncHalf, SyncList, SyncReady, SyncRequest, SyncResponse,
-        SyncSettle, SyncStart,
+        SYNC_ALIVE, SYNC_COMPARE, SYNC_OPEN, SYNC_SETTLE, SYNC_START, SyncBody, SyncCompare, SyncDirection,
+        SyncDone, SyncEnd, SyncHalf, SyncList, SyncReady, SyncRequest, SyncResponse, SyncSettle, SyncStart,
     },
 };
 use crate::{
@@ -454,11 +453,10 @@ fn list_of(dataset: &Dataset) -> SyncList {
 /// Tells the peer again and again that we are at work, which may take long where it hears of nothing.
 async fn signs_of_life(client: RpcClient, sync: TransferId) -> Infallible {
     let interval = client.connection().config().timeouts().progress / SIGNS;
-    let request = SyncAlive { sync: *sync.as_bytes() };
     loop {
         tokio::time::sleep(interval).await;
         // Whatever is wrong, the sync itself finds out.
-        let _ = client.call_typed(SYNC_ALIVE, &request, interval).await;
+        let _ = client.call_typed(SYNC_ALIVE, sync.as_bytes(), interval).await;
     }
 }
 

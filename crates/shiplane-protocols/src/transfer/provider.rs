@@ -276,10 +276,10 @@ impl Provider {
 
     fn on_record(&mut self, record: Option<ReceiverRecord>) -> Result<(), TransferError> {
         self.watch.heard(Instant::now());
-        match record {
-            Some(ReceiverRecord::WantChunk { index, spans }) => self.on_want(index, spans),
-            Some(ReceiverRecord::WantDigest { entry }) => self.on_want_digest(entry),
-            Some(ReceiverRecord::Release { below }) => {
+        match record.ok_or(ProtocolFault::WrongEnd)? {
+            ReceiverRecord::WantChunk { index, spans } => self.on_want(index, spans)?,
+            ReceiverRecord::WantDigest { entry } => self.on_want_digest(entry)?,
+            ReceiverRecord::Release { below } => {
                 self.shrinking.release(below);
                 self.release_input(below);
                 let (released, freed_bytes) = self.entries.release(below)?;
@@ -287,33 +287,24 @@ impl Provider {
                 self.watch.moved(released.saturating_mul(ENTRY_BYTES), Instant::now());
                 self.presence.release(below);
                 self.report_present();
-                Ok(())
             }
-            Some(ReceiverRecord::Done { chunks, transfer_digest, failed }) if chunks == self.next_chunk => {
+            ReceiverRecord::Done { chunks, transfer_digest, failed } if chunks == self.next_chunk => {
                 self.done = Some(Done { transfer_digest, failed });
                 self.presence.end();
                 self.report_present();
-                Ok(())
             }
-            Some(ReceiverRecord::Done { .. }) => Err(ProtocolFault::WrongTotals.into()),
-            Some(ReceiverRecord::Alive) => Ok(()),
-            Some(ReceiverRecord::Load(load)) => {
-                self.load.heard(load);
-                Ok(())
-            }
-            Some(ReceiverRecord::Admit { bytes }) => {
-                self.entries.admit(bytes);
-                Ok(())
-            }
-            Some(ReceiverRecord::LeftOut { reason, path, cause }) => {
+            ReceiverRecord::Done { .. } => return Err(ProtocolFault::WrongTotals.into()),
+            ReceiverRecord::Alive => {}
+            ReceiverRecord::Load(load) => self.load.heard(load),
+            ReceiverRecord::Admit { bytes } => self.entries.admit(bytes),
+            ReceiverRecord::LeftOut { reason, path, cause } => {
                 (self.events)(left_out_there(reason, &path, &cause));
-                Ok(())
             }
-            Some(ReceiverRecord::WantSignatures { span, average_bytes }) => {
-                self.on_want_signatures(span, average_bytes)
+            ReceiverRecord::WantSignatures { span, average_bytes } => {
+                self.on_want_signatures(span, average_bytes)?;
             }
-            None => Err(ProtocolFault::WrongEnd.into()),
         }
+        Ok(())
     }
 
     /// Drops parts that the receiver has.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{
     concurrency::{ConcurrencyLimit, MAX_SYNCS},
-    registry::{self, Answer, Refused, Registry, Remembered, Session, gone},
+    registry::{self, Answer, Refused, Registry, Remembered, Session, gone, unless},
 };
 use crate::methods::Step;
 use crate::sync::{
@@ -21,17 +21,21 @@ use crate::sync::{
     messages::{SyncDone, SyncEnd, SyncHalf, SyncReady, SyncSettle, SyncStart},
 };
 
+/// One step of a sync: what the peer says, and the answer.
+#[derive(Debug)]
+pub(super) struct Exchange<Req, Res> {
+    said: mpsc::Sender<Req>,
+    pub(super) answer: Answer<Res>,
+}
+
 /// One sync, as the calls see it.
 #[derive(Debug)]
 pub(super) struct SyncSession {
     /// Digest of the request, which may be long.
     request: Digest,
-    pub(super) compared: Answer<SyncResponse>,
-    pub(super) started: Answer<SyncReady>,
-    pub(super) settled: Answer<SyncDone>,
-    compare: mpsc::Sender<SyncList>,
-    start: mpsc::Sender<SyncStart>,
-    settle: mpsc::Sender<SyncHalf>,
+    pub(super) compared: Exchange<SyncList, SyncResponse>,
+    pub(super) started: Exchange<SyncStart, SyncReady>,
+    pub(super) settled: Exchange<SyncHalf, SyncDone>,
     abort: CancellationToken,
     /// When the peer has said anything about it.
     heard: watch::Sender<Instant>,
@@ -47,6 +51,19 @@ pub(super) struct Begun {
     heard: watch::Receiver<Instant>,
 }
 
+impl<Req, Res: Clone> Exchange<Req, Res> {
+    fn new() -> (Self, mpsc::Receiver<Req>) {
+        let (said, inbox) = mpsc::channel(1);
+        (Self { said, answer: Answer::default() }, inbox)
+    }
+
+    /// Hands `request` over, if none was yet: a second one is the same, asked again. Returns the answer so far.
+    pub(super) async fn ask(&self, request: Req, wait: Duration) -> Result<Step<Res>, Fault> {
+        let _ = self.said.try_send(request);
+        self.answer.within(wait).await
+    }
+}
+
 /// The syncs that peers have begun.
 pub(super) fn sessions() -> Registry<SyncSession> {
     Registry::new(ConcurrencyLimit::new(MAX_SYNCS, MAX_SYNCS), MAX_REMEMBERED)
@@ -58,27 +75,16 @@ pub(super) fn begin(
     peer: PeerId,
     request: &SyncRequest,
 ) -> Result<Begun, Fault> {
-    let (compare, compare_inbox) = mpsc::channel(1);
-    let (start, start_inbox) = mpsc::channel(1);
-    let (settle, settle_inbox) = mpsc::channel(1);
+    let ((compared, compare), (started, start)) = (Exchange::new(), Exchange::new());
+    let (settled, settle) = Exchange::new();
     let (heard, heard_seen) = watch::channel(Instant::now());
-    let session = SyncSession {
-        request: digest_of(request),
-        compared: Answer::default(),
-        started: Answer::default(),
-        settled: Answer::default(),
-        compare,
-        start,
-        settle,
-        abort: CancellationToken::new(),
-        heard,
-    };
+    let (request_digest, abort) = (digest_of(request), CancellationToken::new());
+    let session = SyncSession { request: request_digest, compared, started, settled, abort, heard };
     let begun = sessions.begin(peer, TransferId::from_bytes(request.sync), session);
     let begun = begun.map_err(|refused| match refused {
         Refused::Known(_) => reused(),
         Refused::TooMany(fault) => fault,
     })?;
-    let (compare, start, settle) = (compare_inbox, start_inbox, settle_inbox);
     Ok(Begun { begun, compare, start, settle, heard: heard_seen })
 }
 
@@ -117,47 +123,36 @@ impl SyncSession {
             return Err(reused());
         }
         match request.list {
-            Some(list) => self.compare(list, wait).await,
+            Some(list) => self.compared.ask(list, wait).await,
             None => Ok(Step::Working),
         }
-    }
-
-    /// Hands `list` over, if none was yet; what the comparison came to by then.
-    pub(super) async fn compare(&self, list: SyncList, wait: Duration) -> Result<Step<SyncResponse>, Fault> {
-        let _ = self.compare.try_send(list);
-        self.compared.within(wait).await
-    }
-
-    /// Hands `request` over, if none was yet; returns the result so far.
-    pub(super) async fn start(&self, request: SyncStart, wait: Duration) -> Result<Step<SyncReady>, Fault> {
-        // A second one is the same, asked again.
-        let _ = self.start.try_send(request);
-        self.started.within(wait).await
     }
 
     /// Hands over the peer's outcome, or ends it; returns the result so far.
     pub(super) async fn settle(&self, request: SyncSettle, wait: Duration) -> Result<Step<SyncDone>, Fault> {
         match request.end {
-            SyncEnd::Done(half) => drop(self.settle.try_send(half)),
-            SyncEnd::Withdrawn => self.abort.cancel(),
+            SyncEnd::Done(half) => self.settled.ask(half, wait).await,
+            SyncEnd::Withdrawn => {
+                self.abort.cancel();
+                self.settled.answer.within(wait).await
+            }
             SyncEnd::Failed => {
                 // Why may be known here a little later than there that it has.
-                let known = self.settled.within(ABORT_WAIT.min(wait)).await;
+                let known = self.settled.answer.within(ABORT_WAIT.min(wait)).await;
                 self.abort.cancel();
-                return match known {
+                match known {
                     Ok(Step::Working) => Err(gone("nothing has failed here")),
                     known => known,
-                };
+                }
             }
         }
-        self.settled.within(wait).await
     }
 
     /// All steps that have come to nothing yet come to this.
     pub(super) fn fail(&self, fault: &Fault) {
-        self.compared.give(Err(fault.clone()));
-        self.started.give(Err(fault.clone()));
-        self.settled.give(Err(fault.clone()));
+        self.compared.answer.give(Err(fault.clone()));
+        self.started.answer.give(Err(fault.clone()));
+        self.settled.answer.give(Err(fault.clone()));
     }
 }
 
@@ -179,12 +174,6 @@ async fn next<T>(
             () = tokio::time::sleep_until(give_up_at) => return None,
         }
     }
-}
-
-/// What comes of it unless the server shuts down before.
-async fn unless<T>(closing: &CancellationToken, waiting: impl Future<Output = T>) -> Result<T, Fault> {
-    let closed = || Fault::new(FaultCode::ShuttingDown, "the server is shutting down");
-    closing.run_until_cancelled(waiting).await.ok_or_else(closed)
 }
 
 impl Begun {

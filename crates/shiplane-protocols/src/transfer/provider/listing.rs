@@ -78,12 +78,9 @@ fn list_all(
     let mut scan = scan.inspect(|_| count());
     loop {
         let batch: ScanBatch = next_of(&mut scan).collect();
-        let last = !matches!(&batch, Ok(entries) if !entries.is_empty());
-        let failed = batch.is_err();
-        if (!last || failed) && blocking::send(outlet, batch).is_err() {
-            return; // The transfer is over.
-        }
-        if last {
+        let (is_end, failed) = (batch.as_ref().is_ok_and(Vec::is_empty), batch.is_err());
+        // Nobody receives any more once the transfer is over.
+        if is_end || blocking::send(outlet, batch).is_err() || failed {
             return;
         }
     }

@@ -164,22 +164,16 @@ impl Receiver {
 
 /// Takes these spans out of what is wanted, all of them or none.
 fn take_all(spans: &[Span], wanted: &mut HashMap<u64, &mut Vec<Range<u64>>>) -> bool {
-    let mut before: Vec<(u64, Vec<Range<u64>>)> = Vec::new();
+    let mut left: HashMap<u64, Vec<Range<u64>>> = HashMap::new();
     for span in spans {
-        let ranges = wanted.get_mut(&span.entry);
-        let is_taken = ranges.is_some_and(|ranges| {
-            let saved = ranges.clone();
-            let is_taken = take(span, ranges);
-            before.push((span.entry, saved));
-            is_taken
-        });
-        if !is_taken {
-            for (entry, saved) in before.into_iter().rev() {
-                if let Some(ranges) = wanted.get_mut(&entry) {
-                    **ranges = saved;
-                }
-            }
+        let Some(before) = wanted.get(&span.entry) else { return false };
+        if !take(span, left.entry(span.entry).or_insert_with(|| before.to_vec())) {
             return false;
+        }
+    }
+    for (entry, ranges) in wanted {
+        if let Some(left) = left.remove(entry) {
+            **ranges = left;
         }
     }
     true

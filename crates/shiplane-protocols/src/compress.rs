@@ -46,37 +46,11 @@ pub enum Compression {
     Always,
 }
 
-/// Both sizes of an encoded chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EncodedSizes {
-    /// What the application sees.
-    pub content_bytes: u64,
-    /// What the frame carries.
-    pub wire_bytes: u64,
-}
-
 /// A source, read and encoded; send it in place of the plain one.
 #[derive(Debug)]
 pub struct EncodedSource {
     rest: Bytes,
-    sizes: EncodedSizes,
     digest: Digest,
-}
-
-/// Why a source was not encoded.
-#[derive(Debug, Error)]
-pub enum EncodeSourceError {
-    /// It is encoded in memory, so it must be small: cut it into chunks, or send it as it is.
-    #[error("the content has {len_bytes} bytes; the limit for an encoded chunk is {max_bytes}")]
-    TooLarge {
-        /// The source's size.
-        len_bytes: u64,
-        /// The limit.
-        max_bytes: u64,
-    },
-    /// It cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
 }
 
 impl EncodedSource {
@@ -84,11 +58,11 @@ impl EncodedSource {
     /// thread.
     ///
     /// # Errors
-    /// [`EncodeSourceError::TooLarge`] over [`MAX_ENCODED_CONTENT_BYTES`], or the source failed.
-    pub fn encode<R: ChunkRead>(mut source: R, compression: Compression) -> Result<Self, EncodeSourceError> {
-        let (len_bytes, max_bytes) = (source.len_bytes(), MAX_ENCODED_CONTENT_BYTES);
-        if len_bytes > max_bytes {
-            return Err(EncodeSourceError::TooLarge { len_bytes, max_bytes });
+    /// The source failed, or has more than [`MAX_ENCODED_CONTENT_BYTES`] (`FileTooLarge`): it is encoded in memory.
+    pub fn encode<R: ChunkRead>(mut source: R, compression: Compression) -> Result<Self, SourceError> {
+        let len_bytes = source.len_bytes();
+        if len_bytes > MAX_ENCODED_CONTENT_BYTES {
+            return Err(SourceError::Io(io::ErrorKind::FileTooLarge.into()));
         }
         let content = read_whole(&mut source)?.freeze();
         let compressed = match compression {
@@ -111,7 +85,7 @@ impl EncodedSource {
         mut hasher: Hasher,
     ) -> Result<Option<Self>, SourceError> {
         let len_bytes = source.len_bytes();
-        let most_bytes = usize::try_from(len_bytes - len_bytes / 20).unwrap_or(usize::MAX);
+        let most_bytes = worthwhile_len(usize::try_from(len_bytes).unwrap_or(usize::MAX));
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), LEVEL).map_err(SourceError::Io)?;
         let window = CParameter::WindowLog(WINDOW_LOG_MAX);
         encoder.set_parameter(window).map_err(SourceError::Io)?;
@@ -141,8 +115,7 @@ impl EncodedSource {
         payload.put_slice(digest.as_bytes());
         payload.put_slice(body);
         pad(&mut payload, content_bytes);
-        let sizes = EncodedSizes { content_bytes, wire_bytes: payload.len() as u64 };
-        Self { rest: payload.freeze(), sizes, digest }
+        Self { rest: payload.freeze(), digest }
     }
 
     /// Digest of the content.
@@ -150,17 +123,11 @@ impl EncodedSource {
     pub fn digest(&self) -> Digest {
         self.digest
     }
-
-    /// Both sizes.
-    #[must_use]
-    pub fn sizes(&self) -> EncodedSizes {
-        self.sizes
-    }
 }
 
 impl ChunkRead for EncodedSource {
     fn len_bytes(&self) -> u64 {
-        self.sizes.wire_bytes
+        self.rest.len() as u64
     }
 
     fn read(&mut self, max_len_bytes: usize) -> Result<Bytes, SourceError> {
@@ -189,7 +156,7 @@ pub(crate) async fn receive_encoded<S: ChunkSink>(
         DecodingSink::new(sink, hasher, content_bytes, wire_bytes)
     };
     match sink {
-        Ok(sink) => Ok(chunk.receive(wire_bytes, sink, options).await?.0),
+        Ok(sink) => chunk.receive(wire_bytes, sink, options).await,
         Err(refused) => {
             chunk.refuse(Code::TooLarge).await;
             Err(RecvChunkError::Sink(refused))
@@ -201,7 +168,6 @@ pub(crate) async fn receive_encoded<S: ChunkSink>(
 pub struct DecodingSink<S: ChunkSink> {
     head: BytesMut,
     body: Body<S>,
-    sizes: EncodedSizes,
 }
 
 /// Why an encoded chunk was refused. `E` is the inner sink's error.
@@ -254,14 +220,13 @@ impl<S: ChunkSink> DecodingSink<S> {
         content_bytes: u64,
         wire_bytes: u64,
     ) -> Result<Self, DecodeSinkError<S::Error>> {
-        let sizes = EncodedSizes { content_bytes, wire_bytes };
         let too_dense = content_bytes > wire_bytes.saturating_mul(MAX_RATIO);
         if too_dense || content_bytes > MAX_ENCODED_CONTENT_BYTES {
             return Err(DecodeSinkError::Bomb { content_bytes, wire_bytes });
         }
         let receiver = Offer::new(content_bytes, MAX_ENCODED_CONTENT_BYTES)?.accept(hasher);
         let content = Content { receiver, sink: inner, verified: None, written_bytes: 0, error: None };
-        Ok(Self { head: BytesMut::with_capacity(HEAD_LEN), body: Body::Undecided(content), sizes })
+        Ok(Self { head: BytesMut::with_capacity(HEAD_LEN), body: Body::Undecided(content) })
     }
 
     /// The head is whole.
@@ -277,7 +242,7 @@ impl<S: ChunkSink> DecodingSink<S> {
 }
 
 impl<S: ChunkSink> ChunkSink for DecodingSink<S> {
-    type Output = (S::Output, EncodedSizes);
+    type Output = S::Output;
     type Error = DecodeSinkError<S::Error>;
 
     // To decode takes many times as long as to hash: not on the connection's thread.
@@ -316,14 +281,13 @@ impl<S: ChunkSink> ChunkSink for DecodingSink<S> {
         };
         let mut digest = [0; Digest::LEN_BYTES];
         digest.copy_from_slice(&self.head[1..HEAD_LEN]);
-        let (stored, output) = content.commit(Digest::from_bytes(digest))?;
-        Ok((stored, (output, self.sizes)))
+        content.commit(Digest::from_bytes(digest))
     }
 }
 
 impl<S: ChunkSink> fmt::Debug for DecodingSink<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DecodingSink").field("sizes", &self.sizes).finish_non_exhaustive()
+        f.debug_struct("DecodingSink").finish_non_exhaustive()
     }
 }
 
@@ -412,22 +376,17 @@ fn undecodable<E: std::error::Error>(what: &'static str) -> DecodeSinkError<E> {
     DecodeSinkError::Undecodable(io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
-fn compress(content: &[u8]) -> Result<Vec<u8>, SourceError> {
-    let mut compressor = zstd::bulk::Compressor::new(LEVEL).map_err(SourceError::Io)?;
-    compressor.set_parameter(CParameter::WindowLog(WINDOW_LOG_MAX)).map_err(SourceError::Io)?;
-    compressor.compress(content).map_err(SourceError::Io)
-}
-
 /// From the middle: beginnings are headers, which compress even where the rest does not.
 fn sample_shrinks(content: &[u8]) -> Result<bool, SourceError> {
     let from = content.len().saturating_sub(SAMPLE_LEN) / 2;
     let sample = &content[from..content.len().min(from + SAMPLE_LEN)];
-    Ok(shrinks(&compress(sample)?, sample))
+    let compressed = zstd::bulk::compress(sample, LEVEL).map_err(SourceError::Io)?;
+    Ok(compressed.len() < worthwhile_len(sample.len()))
 }
 
-/// By enough to be worth decoding.
-fn shrinks(compressed: &[u8], content: &[u8]) -> bool {
-    compressed.len() < content.len() - content.len() / 20
+/// What compresses to less than this is worth decoding.
+const fn worthwhile_len(content_len: usize) -> usize {
+    content_len - content_len / 20
 }
 
 /// Adds a frame that decoders skip, so that honest content of mere zeros is not taken for a bomb.
@@ -486,7 +445,7 @@ pub fn fuzz_encoded(data: &[u8]) {
             RecvStep::Payload { data, .. } if sink.write(&data).is_err() => return,
             RecvStep::Payload { .. } => {}
             RecvStep::Verified(verified) => {
-                if let Ok((_, (content, _))) = sink.commit(verified) {
+                if let Ok((_, content)) = sink.commit(verified) {
                     assert_eq!(content.len() as u64, content_bytes);
                     assert!(payload.get(1..HEAD_LEN) == Some(Digest::sha256(&content).as_bytes()));
                 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::{
     PeerTarget,
-    compress::{Compression, EncodeSourceError, EncodedSource, MAX_ENCODED_CONTENT_BYTES},
+    compress::{Compression, EncodedSource, MAX_ENCODED_CONTENT_BYTES},
     content::{read_whole, sha256_of},
     inbox::{OFFER, Offer, Offered, PUT, Put},
     methods::{CALL_BUDGET, random_transfer_id},
@@ -357,13 +357,7 @@ async fn deliver_by_lane(
         Offered::Send { zstd: false } => connection.send_tagged_chunk(tag, source, &options.lane).await?,
         Offered::Send { zstd: true } => {
             let compression = options.compression;
-            let encoded = blocking(move || {
-                EncodedSource::encode(source, compression).map_err(|error| match error {
-                    EncodeSourceError::Source(error) => error,
-                    // The size was checked before zstd was offered; only a broken peer comes here.
-                    EncodeSourceError::TooLarge { .. } => SourceError::Abandoned,
-                })
-            });
+            let encoded = blocking(move || EncodedSource::encode(source, compression));
             connection.send_tagged_chunk(tag, encoded.await?, &options.lane).await?
         }
     };

@@ -138,8 +138,7 @@ pub mod internals {
     /// Chunks that are compressed on their way.
     pub mod compress {
         pub use crate::compress::{
-            DecodeSinkError, DecodingSink, EncodeSourceError, EncodedSizes, EncodedSource,
-            MAX_ENCODED_CONTENT_BYTES, MAX_RATIO,
+            DecodeSinkError, DecodingSink, EncodedSource, MAX_ENCODED_CONTENT_BYTES, MAX_RATIO,
         };
     }
     /// Two directories become one.

@@ -6,9 +6,9 @@ use std::{
 };
 
 use shiplane_transport::internals::ProgressFn;
+use tokio::time::Instant;
 
 use crate::lock;
-use tokio::time::Instant;
 
 /// The progress of a transfer. Each value is larger than the one before. The last one of a successful transfer is
 /// complete.

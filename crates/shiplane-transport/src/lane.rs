@@ -161,13 +161,6 @@ impl LaneOptions {
         self
     }
 
-    /// The algorithm of the chunk's digest.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn digest_algorithm(&self) -> DigestAlgorithm {
-        self.digest
-    }
-
     /// The rate limiter.
     #[doc(hidden)]
     #[must_use]

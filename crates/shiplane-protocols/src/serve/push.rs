@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use shiplane_files::internals::{
@@ -151,9 +151,7 @@ impl FileServer {
         let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &place);
         if writing.pushes.find(context.peer, transfer).is_none() {
             // SPEC 5.7: a peer that pushes the same again has given up its earlier push.
-            let taken_over = writing.targets.take_over(&target, job);
-            // Busy, then, if it does not end in time.
-            let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, taken_over).await;
+            writing.targets.take_over(&target, job).await;
         }
         let hashed = writing.key.hash_one(&request);
         let digest = agree_digest(self.options.digest, request.digests)?;
@@ -429,9 +427,6 @@ const MAX_PUSHES_PER_PEER: usize = 32;
 /// Pushes that can still be asked for: a peer does so right after the end, or after it has connected again. 4,096, at
 /// some 300 bytes each: a crowd of peers that come once and never again keeps no more than that.
 const MAX_REMEMBERED: Remembered = Remembered { per_peer: 256, in_all: 4096 };
-
-/// 5 s, half of what the caller waits: what was begun earlier ends at once unless its disk holds it up.
-pub(super) const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;

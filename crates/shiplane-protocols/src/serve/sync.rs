@@ -25,7 +25,6 @@ use super::{
     FileServer,
     activity::{ServedJob, UnderWay},
     claim,
-    push::TAKE_OVER_TIMEOUT,
     registry::{Registry, answer_wait, gone},
     targets::{TargetClaim, Targets},
     watch::Watches,
@@ -441,8 +440,7 @@ impl Running {
 async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> Result<TargetClaim, Fault> {
     // A job that no push has: none takes over from a sync.
     let job = JobKey::new(peer.as_bytes(), &[&request.source[..], &request.path].concat());
-    // Busy, then, if it does not end in time.
-    let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, targets.take_over(&request.path, job)).await;
+    targets.take_over(&request.path, job).await;
     let busy = || Fault::new(FaultCode::Busy, "another push or sync is writing there; try again later");
     targets.claim(&request.path, job).ok_or_else(busy)
 }

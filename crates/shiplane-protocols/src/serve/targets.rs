@@ -3,12 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, Weak, atomic::AtomicU64, atomic::Ordering},
+    time::Duration,
 };
 
+use shiplane_files::internals::{Destination, DestinationError, JobKey};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use shiplane_files::internals::{Destination, DestinationError, JobKey};
 
 use crate::lock;
 
@@ -56,8 +56,8 @@ impl Targets {
         Some(TargetClaim { targets: self.clone(), path: path.to_vec(), give_up, under_way })
     }
 
-    /// Ends what the same job is at with that very path, if there is one, and waits until it is over.
-    /// Cancel-safe: it ends all the same.
+    /// Ends what the same job is at with that very path, if there is one, and waits until it is over, but not longer than
+    /// [`TAKE_OVER_TIMEOUT`]. Cancel-safe: it ends all the same.
     pub(super) async fn take_over(&self, path: &[u8], job: JobKey) {
         let mut over = {
             let held = lock(&self.0);
@@ -66,7 +66,8 @@ impl Targets {
             holder.over.clone()
         };
         // Nothing is ever sent: it ends with the last sender.
-        while over.changed().await.is_ok() {}
+        let ended = async { while over.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(TAKE_OVER_TIMEOUT, ended).await;
     }
 }
 
@@ -141,6 +142,9 @@ impl ReservedSpace {
         self.total_bytes.saturating_sub(self.occupied_bytes.load(Ordering::Relaxed))
     }
 }
+
+/// 5 s, half of what the caller waits: what was begun earlier ends at once unless its disk holds it up.
+const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

@@ -78,12 +78,12 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// Whether the peer was merely busy, so that the same may succeed a little later.
-    /// The peer knows nothing of the sync any more.
+    /// Whether the peer knows nothing of the sync any more.
     pub(super) fn is_gone(&self) -> bool {
         matches!(self, Self::Refused(CallError::Fault(fault)) if fault.code == FaultCode::Gone)
     }
 
+    /// Whether one of the two sides was busy, so that the same may succeed a little later.
     pub(super) fn is_busy(&self) -> bool {
         match self {
             Self::Refused(CallError::Fault(fault)) | Self::Rejected(fault) => fault.code == FaultCode::Busy,

@@ -1,8 +1,6 @@
 //! Exchanges the lists of a sync, then files both ways at once.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shiplane_files::internals::{
@@ -17,15 +15,19 @@ use shiplane_transport::{
 use shiplane_wire::{Code, DigestAlgorithm, LeftOutReason, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
 
-use super::error::SyncError;
-use super::memory::ListMemory;
-use super::messages::{SyncBody, SyncHalf, Unsettled};
-use crate::Direction;
-use crate::metrics::Counting;
-use crate::transfer::provider::{Provided, provide};
-use crate::transfer::receiver::{Opening, Received, receive};
-use crate::transfer::{
-    EventFn, ProtocolFault, Target, TransferError, TransferOptions, next_records, open_records,
+use super::{
+    error::SyncError,
+    memory::ListMemory,
+    messages::{SyncBody, SyncHalf, Unsettled},
+};
+use crate::{
+    Direction,
+    metrics::Counting,
+    transfer::{
+        EventFn, ProtocolFault, Target, TransferError, TransferOptions, next_records, open_records,
+        provider::{Provided, provide},
+        receiver::{Opening, Received, receive},
+    },
 };
 
 /// How a list travels: what goes into the call, and what has to be sent beside it.

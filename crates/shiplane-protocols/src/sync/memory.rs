@@ -6,9 +6,10 @@ use shiplane_files::internals::sync::Dataset;
 use shiplane_transport::PeerId;
 
 use super::error::SyncError;
-
-use crate::lock;
-use crate::transfer::{MemoryBudget, PeerAccounts, Reservation};
+use crate::{
+    lock,
+    transfer::{MemoryBudget, PeerAccounts, Reservation},
+};
 
 /// What one sync holds for its lists. A handle: clones share it, and it is given back with the last of them.
 #[derive(Clone, Debug)]

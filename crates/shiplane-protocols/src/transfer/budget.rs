@@ -23,11 +23,10 @@ use shiplane_transport::{
     internals::{BufferPool, MemoryPool},
 };
 use shiplane_wire::{Span, limits};
-
-use crate::lock;
 use tokio::sync::Notify;
 
 pub(super) use self::splitters::BlockSplitters;
+use crate::lock;
 
 /// What all transfers of a server, or of a client, may hold together. A handle: clones share it.
 #[derive(Debug, Clone)]

@@ -1,13 +1,17 @@
 //! Tracks requested block signatures (SPEC 4.13). Pure.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::ops::Range;
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    ops::Range,
+};
 
 use shiplane_files::internals::{Block, bounds_of};
 use shiplane_wire::{BlockSignatures, Entry, ReceiverRecord, Span};
 
-use super::budget::{Account, Reservation};
-use super::error::{ProtocolFault, TransferError};
+use super::{
+    budget::{Account, Reservation},
+    error::{ProtocolFault, TransferError},
+};
 
 /// Files of which an old version is here, and the lists that are on their way for them.
 ///

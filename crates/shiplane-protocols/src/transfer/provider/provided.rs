@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shiplane_files::internals::SourceError;
-use shiplane_wire::{Digest, ReceiverRecord, RelPath, TransferHasher};
+use shiplane_wire::{Digest, ReceiverRecord, RelPath};
 
 use super::{
     super::{error::TransferError, event::EventFn, records::RecordStream},
@@ -52,9 +52,9 @@ pub(super) struct Done {
 
 impl Provider {
     /// Whether the receiver has what was sent (SPEC 4.11).
-    pub(super) fn check_done(&mut self) -> Result<(), TransferError> {
-        let hasher = std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.digest));
-        let transfer_digest = hasher.finish(self.next_chunk).map_err(|_| TransferError::Abandoned)?;
+    pub(super) fn check_done(&self) -> Result<(), TransferError> {
+        let digest = self.transfer_hasher.clone().finish(self.next_chunk);
+        let transfer_digest = digest.map_err(|_| TransferError::Abandoned)?;
         let ours = Done { transfer_digest, failed: self.failed.len() as u64 };
         if self.done.as_ref() == Some(&ours) { Ok(()) } else { Err(TransferError::TransferDigestMismatch) }
     }

@@ -8,7 +8,9 @@ use std::sync::{
 use shiplane_files::internals::{DigestCache, Source, SourceError};
 use shiplane_transport::{
     LaneOptions, PeerConnection, RateLimiter, SendChunkError,
-    internals::{BufferPool, ProgressFn, ProgressMeter, SourceError as LaneError, StepClock, blocking},
+    internals::{
+        BufferPool, ChunkRead as _, ProgressFn, ProgressMeter, SourceError as LaneError, StepClock, blocking,
+    },
 };
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, Piece, TaggedChunk, TransferId};
 use tokio::sync::{Notify, Semaphore};
@@ -243,22 +245,21 @@ impl Outlet {
         begun: &Begun,
         known: &mut Option<Digest>,
     ) -> Result<Delivered, ChunkFailure> {
+        let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         if may_shrink
             && begun.memory.is_whole()
             && let Some((encoded, _held)) = self.compress(spans).await?
         {
-            let (sizes, digest) = (encoded.sizes(), encoded.digest());
-            let progress = self.progress(begun, sizes.content_bytes, sizes.wire_bytes);
+            let (wire_bytes, digest) = (encoded.len_bytes(), encoded.digest());
+            let progress = self.progress(begun, content_bytes, wire_bytes);
             // The frame's own digest is of its payload, which is no piece of a file.
             let told = self.written.of(tag.index, Some(digest));
             let options = self.lane(progress, &begun.memory).encoded().on_sent(told);
             let sent = self.connection.send_tagged_chunk(tag, encoded, &options).await;
             sent.map_err(ChunkFailure::Lane)?;
-            let (content_bytes, wire_bytes) = (sizes.content_bytes, sizes.wire_bytes);
             return Ok(Delivered { digest, content_bytes, wire_bytes });
         }
         let (reader, failed) = self.reader(spans, &begun.memory);
-        let content_bytes = spans.iter().map(|file| file.span.len_bytes).sum();
         let progress = self.progress(begun, content_bytes, content_bytes);
         let piece = self.piece_of(spans);
         *known = self.known_digest(piece);

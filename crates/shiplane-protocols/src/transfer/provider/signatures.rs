@@ -7,9 +7,11 @@ use shiplane_transport::internals::blocking;
 use shiplane_wire::{BlockSignature, BlockSignatures, DigestAlgorithm, Span, limits};
 use tokio::sync::mpsc;
 
-use super::super::budget::{Account, BlockSplitters, Quota, Reservation};
-use super::super::delta::MAX_SIGNATURE_REQUESTS;
-use super::super::error::ProtocolFault;
+use super::super::{
+    budget::{Account, BlockSplitters, Quota, Reservation},
+    delta::MAX_SIGNATURE_REQUESTS,
+    error::ProtocolFault,
+};
 
 /// The requests that are not answered yet. The first few are worked on, and answered in their order.
 #[derive(Debug)]

@@ -1,7 +1,9 @@
 //! Handles offered chunks (SPEC 4.24).
 
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use shiplane_files::internals::Plan;
 use shiplane_transport::internals::ReceiveReservation;

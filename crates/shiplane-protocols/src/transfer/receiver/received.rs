@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shiplane_files::internals::Summary;
 use shiplane_transport::StreamError;
-use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord, TransferHasher};
+use shiplane_wire::{Code, Digest, ProviderRecord, ReceiverRecord};
 
 use super::{
     super::{
@@ -96,9 +96,8 @@ impl Receiver {
             return Ok(());
         }
         let chunks = self.ledger.chunks();
-        let hasher =
-            std::mem::replace(&mut self.transfer_hasher, TransferHasher::new(self.lane.digest_algorithm()));
-        let transfer_digest = hasher.finish(chunks).map_err(|_| TransferError::Abandoned)?;
+        let digest = self.transfer_hasher.clone().finish(chunks);
+        let transfer_digest = digest.map_err(|_| TransferError::Abandoned)?;
         self.end.sent_digest = Some(transfer_digest);
         self.records.push(&ReceiverRecord::Done { chunks, transfer_digest, failed: self.totals.failed })
     }

@@ -6,9 +6,9 @@ use std::{
 };
 
 use shiplane_files::internals::{ChunkWriter, Destination, DestinationError, Plan};
+use shiplane_wire::{Entry, Span, Stored, Verified};
 
 use crate::lock;
-use shiplane_wire::{Entry, Span, Stored, Verified};
 
 /// Puts the parts together. A handle: clones share it.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use std::{
 };
 
 use shiplane_files::internals::{DestinationError, Operation, Plan, Summary};
+use shiplane_wire::{Durability, Entry, EntryKind, Span, Stored, Verified, Version, limits};
 
 use crate::lock;
-use shiplane_wire::{Durability, Entry, EntryKind, Span, Stored, Verified, Version, limits};
 
 /// Writes the bytes of a single file to a writer, in one transfer or several after each other: each goes on where the one
 /// before ended. A handle: clones share it.

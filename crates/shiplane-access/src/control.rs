@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_somewhere_is_enough_for_what_is_about_no_path() {
+    fn a_right_on_any_path_is_enough_for_calls_without_a_path() {
         let server = Server::new();
         server.allow(1, "a/b");
         server.reload();

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_everything_and_nothing_is_nothing() {
+    fn all_rights_cover_every_path_and_no_rights_none() {
         assert!(Scope::everything().contains(b""));
         assert!(Scope::everything().contains(b"a/b"));
         assert!(below("").contains(b""));

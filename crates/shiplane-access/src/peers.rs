@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_never_obeys_the_file() {
+    fn a_fault_escapes_the_text_of_the_file() {
         let fault = parse(&format!("x {} \u{1b}]52;c;x\u{7} /", key(1))).unwrap_err().1;
         assert!(!fault.to_string().contains('\u{1b}'), "{fault}");
     }
@@ -434,7 +434,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(
+        fn a_written_line_is_read_again(
             name in "[a-rt-z0-9][a-zA-Z0-9._-]{0,20}",
             byte in any::<u8>(),
             (read, write) in any::<(bool, bool)>(),

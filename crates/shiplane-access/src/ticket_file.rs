@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_keeps_what_lives_and_no_secret() {
+    fn the_file_keeps_valid_tickets_and_no_secret() {
         let dir = TempDir::new().unwrap();
         let file = TicketsFile::at(dir.path().join("state/tickets"));
         assert_eq!(file.read().unwrap(), []);

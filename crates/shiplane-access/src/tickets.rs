@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_ticket_opens_no_door() {
+    fn an_expired_ticket_admits_no_stranger() {
         let (book, now) = (TicketBook::new(), Instant::now());
         let secret = book.issue(grant(""), SECOND, now).unwrap();
         assert!(book.open_for_strangers(now));

@@ -215,7 +215,7 @@ mod tests {
     const MACHINE: Machine = Machine { digest: 2000, encryption: 3000, write: 500, read: 900 };
 
     #[test]
-    fn the_ceiling_is_the_least_of_what_was_measured() {
+    fn the_ceiling_is_the_lowest_measured_rate() {
         assert_eq!(Ceiling::of(&MACHINE, 700, None, Way::ToHere).least(), Some(("disk", 500)));
         assert_eq!(Ceiling::of(&MACHINE, 700, None, Way::ToServer).least(), Some(("path", 700)));
         assert_eq!(Ceiling::of(&MACHINE, 700, Some(100), Way::ToServer).least(), Some(("--rate", 100)));

@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_are_those_that_scripts_know() {
+    fn the_json_names_do_not_change() {
         let done = Event::Done {
             files: 2,
             bytes_total: 30,

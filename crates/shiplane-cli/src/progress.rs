@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_moves_with_what_is_done_and_is_as_long_as_all() {
+    fn the_bar_shows_finished_bytes_out_of_all() {
         let (bar, mut now) = (ProgressBar::hidden(), Instant::now());
         let mut out = Vec::new();
         let mut reporter = Reporter::new(OutputMode::Quiet, &mut out, false, now);

@@ -32,7 +32,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_not_drawn() {
+    fn text_that_is_too_long_is_not_drawn() {
         assert_eq!(picture(&"x".repeat(5000)), None);
     }
 }

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_second_half_or_of_what_there_is() {
+    fn the_rate_is_that_of_the_second_half_or_else_of_all_chunks() {
         let at = |ms| Duration::from_millis(ms);
         assert_eq!(rate_of(&[]), 0);
         assert_eq!(rate_of(&[(at(500), 1000)]), 2000);

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_attempt_keeps_its_time_and_what_is_known_of_the_peer() {
+    fn a_report_of_a_failure_keeps_duration_and_delivery() {
         let peer = SocketAddr::from(([127, 0, 0, 1], 7514));
         let took = Duration::from_secs(2);
         let error = std::io::Error::other("the answer was lost");

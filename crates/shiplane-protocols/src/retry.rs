@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_pass_is_retryable() {
+    fn only_transient_errors_are_retryable() {
         let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let lost = |end| SendChunkError::Stream(StreamError::ConnectionLost(end));
         let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));

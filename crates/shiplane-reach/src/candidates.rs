@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn of_this_link_alone_nothing_else_is_taken_and_what_was_forgotten_is_taken_again() {
+    fn only_addresses_of_this_link_are_taken_and_forgotten_ones_again() {
         let mut candidates = Candidates::default();
         for round in 0..2 {
             for text in ["203.0.113.1:1", "10.2.0.1:1", "[fe80::1%3]:1", "192.168.1.7:1"] {

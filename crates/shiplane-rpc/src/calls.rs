@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_long_forgotten_is_late_and_memory_is_bounded() {
+    fn an_answer_to_a_forgotten_call_is_late_and_memory_is_bounded() {
         let (mut calls, now) = table(1);
         for _ in 0..3 * MAX_REMEMBERED {
             let id = calls.begin(now, now + SECOND).unwrap();

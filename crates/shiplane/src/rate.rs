@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_that_of_what_arrives_and_begins_with_the_first_byte() {
+    fn the_rate_counts_arriving_bytes_and_begins_with_the_first() {
         let start = Instant::now();
         let mut rate = Rate::new(start);
         let after = |ms| start + Duration::from_millis(ms);

@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_present_is_added_up_over_the_parts() {
+    fn present_bytes_are_added_up_over_the_parts() {
         let (tracker, last) = tracked(ProgressState::new(Phase::Scanning, 2, None));
         for (part, bytes) in [(0, 30), (1, 50), (0, 60), (0, 40)] {
             tracker.add(&present(bytes), part, Side::Peer);
@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_reported_by_the_side_that_says_so_and_ends_in_an_error() {
+    fn left_out_paths_are_reported_with_their_side_and_end_in_an_error() {
         let (tracker, last) = tracked(ProgressState::new(Phase::Listing, 1, None));
         for (at_source, side) in [(true, Side::Peer), (false, Side::ThisMachine)] {
             tracker.add(&left_out("d/x".to_owned(), LeftOutReason::SpecialFile, at_source), 0, Side::Peer);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_followed_by_what_is_in_it() {
+    fn a_directory_is_followed_by_its_entries() {
         let mut paths = ["a.b", "a/b", "b", "a"];
         paths.sort_unstable_by(|a, b| a.split('/').cmp(b.split('/')));
         assert_eq!(paths, ["a", "a/b", "a.b", "b"]);

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_says_what_went_to_how_many() {
+    fn the_summary_names_bytes_and_receivers() {
         let took = Duration::from_secs(2);
         assert_eq!(
             summary(false, 4 << 20, 1, took),

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_tickets_is_refused_by_the_parser() {
+    fn options_for_tickets_are_refused_by_the_parser() {
         for args in [
             &["serve", "--insecure-octopii", "f", "--writable"][..],
             &["serve", "--insecure-octopii", "f", "--ticket-file", "t"],

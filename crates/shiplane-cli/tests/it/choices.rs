@@ -88,7 +88,7 @@ fn leftovers_are_removed_once_they_are_old_enough() {
 }
 
 #[test]
-fn a_server_removes_what_interrupted_pushes_have_left_once_it_is_old_enough() {
+fn a_server_removes_old_temporary_files_of_interrupted_pushes() {
     let machine = Machine::new();
     machine.write("old/.shiplane-01234567-3.part", "left");
     machine.write("kept/.shiplane-01234567-3.part", "left");

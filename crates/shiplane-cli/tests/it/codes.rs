@@ -112,7 +112,7 @@ fn several_paths_arrive_by_their_names_and_nothing_beside_them() {
 }
 
 #[test]
-fn a_used_code_leads_nowhere() {
+fn a_used_code_is_refused() {
     let (here, other, there) = (Machine::new(), Machine::new(), Machine::new());
     there.write("file", testlink::Rng::new(1).bytes(600_000));
     let mut sending = Sending::start(&there, &["file"]);
@@ -154,7 +154,7 @@ fn a_right_code_after_a_wrong_one_is_good() {
 }
 
 #[test]
-fn a_mistyped_code_is_corrected_and_what_is_no_code_spends_no_guess() {
+fn a_mistyped_code_is_corrected_and_an_invalid_one_spends_no_guess() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("file", "file");
     let sending = Sending::start(&there, &["file"]);
@@ -223,7 +223,7 @@ fn a_machine_that_was_cloned_with_its_key_receives_from_the_other() {
 }
 
 #[test]
-fn a_sender_that_slept_past_the_time_of_its_code_says_so_when_it_wakes() {
+fn a_sender_suspended_until_its_code_expired_says_so_when_it_wakes() {
     let there = Machine::new();
     there.write("file", "file");
     let sending = Sending::start(&there, &["file", "--code-ttl", "1s"]);
@@ -411,7 +411,7 @@ fn ctrl_c_ends_a_sender_without_a_receiver() {
 }
 
 #[test]
-fn at_a_terminal_it_says_what_would_arrive_and_asks() {
+fn at_a_terminal_a_receiver_shows_the_offer_and_asks() {
     let (here, there) = (Machine::new(), Machine::new());
     let path = "dir/evil\u{202e}name";
     there.write(path, "x".repeat(2048));
@@ -432,7 +432,7 @@ fn at_a_terminal_it_says_what_would_arrive_and_asks() {
 }
 
 #[test]
-fn a_text_at_a_terminal_is_shown_without_what_the_terminal_would_obey() {
+fn a_text_at_a_terminal_is_shown_without_control_sequences() {
     let (here, there) = (Machine::new(), Machine::new());
     let sending = Sending::start(&there, &["--text", "one\n\u{1b}]52;c;x\u{7}two"]);
     let args = ["receive", &sending.code, "--at", &sending.at];

@@ -41,7 +41,7 @@ fn assert_gone(root: &Path) {
 }
 
 #[test]
-fn a_get_deletes_what_the_source_does_not_have_if_it_is_asked_to() {
+fn a_get_with_delete_removes_files_that_the_source_does_not_have() {
     let (here, there) = (Machine::new(), Machine::new());
     tree(&there, "data");
     surplus(&here, "copy");
@@ -97,7 +97,7 @@ fn most_of_a_tree_is_deleted_with_consent_only() {
 }
 
 #[test]
-fn what_filters_exclude_is_not_deleted() {
+fn excluded_files_are_not_deleted() {
     let (here, there) = (Machine::new(), Machine::new());
     tree(&there, "data");
     tree(&here, "copy");

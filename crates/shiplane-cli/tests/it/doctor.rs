@@ -95,7 +95,7 @@ fn a_limit_of_the_server_is_the_ceiling_of_the_path() {
 }
 
 #[test]
-fn a_run_is_compared_with_what_was_measured_before_it() {
+fn a_run_is_compared_with_the_measurement_before_it() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("mine/large", testlink::Rng::new(1).bytes(9_000_000));
     there.dir("data");

@@ -282,7 +282,7 @@ const DIFFERENCES: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn rsync_makes_the_same_of_a_tree_but_for_what_is_listed() {
+fn rsync_copies_a_tree_equally_except_for_the_listed_differences() {
     if Command::new("rsync").arg("--version").output().is_err() {
         eprintln!("skipped: rsync is not installed");
         return;
@@ -395,7 +395,7 @@ fn a_setgid_bit_that_a_user_may_not_set_is_named() {
 }
 
 #[test]
-fn what_a_user_may_not_set_is_named_once_and_its_content_arrives() {
+fn attributes_that_a_user_may_not_set_are_named_once_and_the_content_arrives() {
     if !is_root() {
         eprintln!("skipped: only the superuser has files of several owners");
         return;

@@ -119,7 +119,7 @@ fn a_destination_that_cannot_be_is_a_local_error() {
 }
 
 #[test]
-fn what_cannot_be_served_is_said_before_a_ticket_is_printed() {
+fn a_path_that_cannot_be_served_is_refused_before_a_ticket_is_printed() {
     let there = Machine::new();
     there.run(&["serve", "none", "--listen", "127.0.0.1:0"]).failed(7, "none does not exist");
     there.write("src/a", "a");

@@ -54,7 +54,7 @@ fn serve(there: &Machine, root: &str) -> Server {
 }
 
 #[test]
-fn a_get_fetches_what_the_filters_let_through() {
+fn a_get_fetches_only_included_paths() {
     let (here, there) = (Machine::new(), Machine::new());
     tree(&there, "src");
     lists(&here);
@@ -70,7 +70,7 @@ fn a_get_fetches_what_the_filters_let_through() {
 }
 
 #[test]
-fn a_push_sends_what_the_filters_let_through() {
+fn a_push_sends_only_included_paths() {
     let (here, there) = (Machine::new(), Machine::new());
     tree(&here, "src");
     lists(&here);
@@ -83,7 +83,7 @@ fn a_push_sends_what_the_filters_let_through() {
 }
 
 #[test]
-fn a_sync_neither_sends_nor_deletes_what_the_filters_exclude() {
+fn a_sync_neither_sends_nor_deletes_excluded_paths() {
     for (options, files) in CASES {
         let (here, there) = (Machine::new(), Machine::new());
         tree(&here, "mine");
@@ -113,7 +113,7 @@ fn a_sync_neither_sends_nor_deletes_what_the_filters_exclude() {
 }
 
 #[test]
-fn what_is_ignored_on_one_side_alone_stays_as_it_is_on_both() {
+fn paths_ignored_on_one_side_alone_stay_unchanged_on_both() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("mine/built", "here");
     let server = serve(&there, "theirs");

@@ -7,7 +7,7 @@ fn log() -> String {
 }
 
 #[test]
-fn what_is_compressed_arrives_as_itself_in_both_directions() {
+fn compressed_files_arrive_unchanged_in_both_directions() {
     let (here, there) = (Machine::new(), Machine::new());
     let log = log();
     there.write("src/log", &log);
@@ -63,7 +63,7 @@ fn a_rate_is_understood_by_all_three_and_refused_if_it_is_none() {
 }
 
 #[test]
-fn a_server_says_at_its_end_what_there_was() {
+fn a_server_prints_its_totals_at_the_end() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/hello", "hello");
     let server = there.serve_with("src", &["--writable", "--json", "--listen", "127.0.0.1:0"]);

@@ -98,7 +98,7 @@ fn standard_input_resumes_when_the_server_was_killed_and_started_again() {
 }
 
 #[test]
-fn standard_input_cannot_be_resumed_when_the_server_has_lost_what_it_had() {
+fn standard_input_cannot_be_resumed_when_the_server_has_lost_its_part() {
     let (here, there, server, at) = machines();
     let push = in_the_middle(&here, &format!("nas@{at}/f"), &testlink::Rng::new(3).bytes(LEN_BYTES));
     drop(server);
@@ -193,7 +193,7 @@ fn a_file_as_standard_input_is_read_on_from_where_it_is() {
 }
 
 #[test]
-fn what_stands_in_the_way_of_standard_input_is_kept_backed_up_or_refused() {
+fn an_existing_file_is_kept_backed_up_or_refused_when_standard_input_is_pushed() {
     let (here, there, _server, at) = machines();
     let target = format!("nas@{at}/f");
     there.write("inbox/f", "theirs");

@@ -69,7 +69,7 @@ fn a_listing_for_programs_has_an_event_for_each_path() {
 }
 
 #[test]
-fn what_cannot_be_listed_is_named_and_ends_with_9() {
+fn paths_that_cannot_be_listed_are_named_and_end_with_9() {
     let (here, there) = (Machine::new(), Machine::new());
     let _socket = there.write("src/a", "a");
     let _listener = std::os::unix::net::UnixListener::bind(there.file("src/socket")).unwrap();

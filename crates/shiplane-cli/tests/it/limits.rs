@@ -40,7 +40,7 @@ fn a_slow_network_is_the_path() {
 }
 
 #[test]
-fn what_others_take_of_a_servers_rate_is_other_transfers() {
+fn a_rate_shared_with_others_is_reported_as_other_transfers() {
     let (here, there) = machines(2_000_000);
     let server =
         there.serve_with("src", &["--listen", "127.0.0.1:0", "--ticket-uses", "any", "--rate", "1500KB"]);

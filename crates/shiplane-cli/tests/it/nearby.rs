@@ -63,7 +63,7 @@ fn a_server_is_seen_by_its_neighbours_if_it_wants_to_be() {
 }
 
 #[test]
-fn an_unknown_number_leads_nowhere() {
+fn an_unknown_number_finds_no_sender() {
     let Some(link) = Link::new("wait", true) else { return };
     let here = Machine::new();
     let args = ["receive", "7-crossover-clockwork", "--yes", "--give-up-after", "1s"];

@@ -55,7 +55,7 @@ fn a_file_that_is_served_is_got_by_everybody() {
 }
 
 #[tokio::test]
-async fn a_node_gets_what_is_pushed_and_sends_what_is_got() {
+async fn a_node_takes_a_push_and_answers_a_get() {
     let here = Machine::new();
     here.write("film", content());
     let node = node();

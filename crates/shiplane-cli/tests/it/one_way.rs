@@ -60,7 +60,7 @@ fn is_done(from: &Machine, at: &Machine) {
 }
 
 #[test]
-fn a_push_changes_only_the_server_and_keeps_what_it_has_of_its_own() {
+fn a_one_way_push_changes_only_the_server_and_keeps_its_own_changes() {
     let (here, there, server) = equal();
     change(&here, &there);
     let push = ["sync", "--one-way", "push", "data", server.ticket(), "--json"];
@@ -78,7 +78,7 @@ fn a_push_changes_only_the_server_and_keeps_what_it_has_of_its_own() {
 }
 
 #[test]
-fn a_get_changes_only_this_side_and_keeps_what_it_has_of_its_own() {
+fn a_one_way_get_changes_only_this_side_and_keeps_its_own_changes() {
     let (here, there, server) = equal();
     change(&there, &here);
     let get = ["sync", "--one-way=get", "data", server.ticket(), "--json"];

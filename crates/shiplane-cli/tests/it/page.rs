@@ -15,7 +15,7 @@ use crate::program::{Machine, Running};
 use crate::status::Shown;
 
 #[test]
-fn the_page_shows_what_moves_at_any_width_light_and_dark() {
+fn the_page_shows_running_jobs_at_any_width_light_and_dark() {
     let Some(mut browser) = Browser::start() else {
         eprintln!("skipped: chromium and chromedriver are needed (Debian: chromium, chromium-driver)");
         return;

@@ -141,7 +141,7 @@ fn links_are_carried_and_named_if_they_lead_out_and_not_followed_there() {
 }
 
 #[test]
-fn what_cannot_be_pushed_is_named() {
+fn paths_that_cannot_be_pushed_are_named() {
     let (here, there) = (Machine::new(), Machine::new());
     here.write("a", "a");
     here.write("d/a", "a");

@@ -75,7 +75,7 @@ fn a_socket_of_the_managers_is_served_on() {
 }
 
 #[test]
-fn what_has_not_ended_when_the_drain_is_over_is_cut_off_and_the_server_ends_well() {
+fn jobs_that_run_after_the_drain_are_cut_off_and_the_server_ends_well() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/much", vec![7; 192 << 20]);
     let server = there.serve_with("src", &["--listen", "127.0.0.1:0", "--drain", "1s"]);

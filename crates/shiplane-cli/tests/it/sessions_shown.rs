@@ -86,7 +86,7 @@ fn machines() -> (Machine, Machine) {
 }
 
 #[test]
-fn the_document_shows_what_is_printed() {
+fn the_document_shows_the_printed_output() {
     let mut document = Document(HEAD.to_owned());
     let (here, there) = machines();
 

@@ -247,7 +247,7 @@ fn a_command_that_is_forced_may_be_this_one() {
 }
 
 #[test]
-fn what_comes_in_place_of_an_answer_is_quoted() {
+fn output_in_place_of_an_answer_is_quoted() {
     let forced = "printf 'only \\033[31mgit\\n'; exit 1";
     let Some(far) = Far::with(&Setup { forced: Some(forced), ..Setup::default() }) else { return };
     let failed = run(&far, &Machine::new(), &["get", "far:file"]);
@@ -288,7 +288,7 @@ fn a_failed_login_is_not_reported_as_a_failed_program() {
 }
 
 #[test]
-fn a_passphrase_that_nobody_can_be_asked_for_fails_at_once() {
+fn a_passphrase_without_a_terminal_to_ask_on_fails_at_once() {
     let Some(far) = Far::with(&Setup { passphrase: "secret", ..Setup::default() }) else { return };
     let here = Machine::new();
     // Without a terminal, an agent and a display.
@@ -395,7 +395,7 @@ fn a_link_that_is_cut_in_the_middle_and_comes_back_costs_only_time() {
 }
 
 #[test]
-fn what_ssh_would_take_for_an_option_is_refused() {
+fn an_address_that_ssh_would_take_for_an_option_is_refused() {
     let here = Machine::new();
     let sources = [
         "-oProxyCommand=touch${IFS}x:y",

@@ -181,7 +181,7 @@ fn only_a_host_of_its_own_is_answered() {
 }
 
 #[test]
-fn nothing_but_reading_what_there_is() {
+fn only_existing_pages_can_be_read_and_nothing_else_is_answered() {
     let there = Machine::new();
     let shown = Shown::new(&there, &[]);
     for path in ["/none", "/metrics/", "//", "/../etc/passwd", "/favicon.ico", "/page.js"] {

@@ -22,7 +22,7 @@ fn diverged() -> (Machine, Machine) {
 }
 
 #[test]
-fn what_either_side_has_is_on_both_and_a_second_run_has_nothing_to_do() {
+fn files_of_either_side_are_on_both_and_a_second_run_has_nothing_to_do() {
     let (here, there) = diverged();
     let server = serve(&there);
     let run = here.run(&["sync", "data", server.ticket()]).done();

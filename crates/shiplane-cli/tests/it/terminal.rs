@@ -60,7 +60,7 @@ pub(crate) fn at_terminal_typing(
 }
 
 #[test]
-fn the_bar_fits_a_terminal_of_any_width_and_one_line_says_what_was_done() {
+fn the_bar_fits_a_terminal_of_any_width_and_one_line_sums_up() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/large", testlink::Rng::new(1).bytes(3_000_000));
     let server = there.serve("src");
@@ -79,7 +79,7 @@ fn the_bar_fits_a_terminal_of_any_width_and_one_line_says_what_was_done() {
 }
 
 #[test]
-fn colours_are_for_those_who_want_them_and_a_bar_for_terminals_that_can_draw_it() {
+fn no_color_and_dumb_terminals_get_neither_colours_nor_a_bar() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/file", "file");
     let server = there.serve("src");

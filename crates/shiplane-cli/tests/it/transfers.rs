@@ -113,7 +113,7 @@ fn events_tell_the_whole_story_and_nothing_a_terminal_would_obey() {
 }
 
 #[test]
-fn what_is_left_out_is_named_and_ends_with_9_unless_it_is_not_wanted() {
+fn left_out_paths_are_named_and_end_with_9_unless_they_are_skipped() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("src/a", "a");
     std::os::unix::fs::symlink("../a", there.file("src/li\u{1b}nk")).unwrap();

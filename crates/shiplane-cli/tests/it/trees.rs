@@ -50,7 +50,7 @@ fn a_get_and_a_push_keep_hard_links_holes_and_names_with_line_breaks() {
 }
 
 #[test]
-fn a_get_of_what_the_kernel_makes_up_is_read_to_its_end() {
+fn a_get_reads_files_that_the_kernel_makes_up_to_their_end() {
     let there = Machine::new();
     let random = Path::new("/proc/sys/kernel/random");
     let server = there.serve_file(random, &["--listen", "127.0.0.1:0"]);

@@ -63,7 +63,7 @@ fn is_phase(event: &Value, phase: &str) -> bool {
 }
 
 #[test]
-fn whatever_changes_on_either_side_arrives_on_the_other() {
+fn changes_on_either_side_arrive_on_the_other() {
     let (here, there, server) = machines();
     here.write("data/old", "old");
     let mut watch = watch(&here, &server, &[]);
@@ -112,7 +112,7 @@ fn a_burst_of_files_is_taken_together() {
 }
 
 #[test]
-fn what_the_sync_itself_writes_causes_no_endless_rounds() {
+fn a_syncs_own_writes_cause_no_endless_rounds() {
     let (here, there, server) = machines();
     let mut watch = watch(&here, &server, &[]);
     for (at, (from, to)) in [(&here, &there), (&there, &here)].into_iter().cycle().take(6).enumerate() {
@@ -129,7 +129,7 @@ fn what_the_sync_itself_writes_causes_no_endless_rounds() {
 }
 
 #[test]
-fn it_waits_for_an_absent_server_and_takes_what_has_changed_meanwhile() {
+fn it_waits_for_an_absent_server_and_takes_the_changes_since() {
     let (here, there, server) = machines();
     let mut watch = watch(&here, &server, &[]);
     watch.event(|event| is_phase(event, "watching"));
@@ -210,7 +210,7 @@ fn one_direction_and_filters_count_while_it_watches() {
 }
 
 #[test]
-fn what_ignore_files_exclude_starts_no_round() {
+fn changes_of_ignored_paths_start_no_round() {
     let (here, there, server) = machines();
     here.write("data/.gitignore", "*.log\nbuild/\n");
     let mut watch = watch(&here, &server, &["--ignore", "--exclude", "skipped"]);

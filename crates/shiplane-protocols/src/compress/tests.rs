@@ -169,7 +169,7 @@ fn nothing_is_encoded_too() {
 }
 
 #[test]
-fn what_is_too_large_for_memory_is_not_read() {
+fn a_source_over_the_limit_is_not_read() {
     struct Huge;
     impl ChunkRead for Huge {
         fn len_bytes(&self) -> u64 {
@@ -205,7 +205,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_compressed_as_it_is_read_comes_back(
+    fn content_that_is_compressed_while_it_is_read_comes_back(
         content in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..5000),
             prop::collection::vec(0_u8..3, 0..300_000),

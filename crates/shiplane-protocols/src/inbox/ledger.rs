@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_delivered_is_known_and_another_peers_id_is_another() {
+    fn a_delivered_id_is_known_and_belongs_to_one_peer() {
         let ledger = Arc::default();
         assert_eq!(deliver(&ledger, key(1, 7)), 1);
         assert!(

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_is_forgotten() {
+    fn bytes_older_than_the_window_are_forgotten() {
         let mut window = Window::default();
         window.add(secs(0.0), secs(1.0), 1000);
         assert!(window.bytes_per_second(secs(5.0)) > 0);

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_each_peers_own() {
+    fn remembered_outcomes_are_bounded_and_private_to_each_peer() {
         let registry = registry();
         end(&registry, BOB, 0);
         (0..=REMEMBERED.per_peer).for_each(|number| end(&registry, ALICE, number));

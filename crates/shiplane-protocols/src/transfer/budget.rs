@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_never_move_leave_three_quarters_to_those_that_do() {
+    fn stalled_transfers_leave_three_quarters_to_active_ones() {
         let budget = MemoryBudget::default();
         let stalled: Vec<_> = (0..500).map(|_| Quota::of(Some(&budget))).collect();
         let held: Vec<_> = stalled.iter().flat_map(fill).collect();
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_had_again_by_others() {
+    fn returned_memory_is_available_to_others() {
         let budget = MemoryBudget::new(4 * CHUNK);
         let (one, two) = (Quota::of(Some(&budget)), Quota::of(Some(&budget)));
         one.moved();
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transfer_waits_for_its_own_compressed_chunks_and_never_for_those_of_others() {
+    async fn a_transfer_waits_only_for_its_own_compressed_chunks() {
         let budget = MemoryBudget::default();
         let [one, two] = [(); 2].map(|()| Quota::of(Some(&budget)));
         one.moved();

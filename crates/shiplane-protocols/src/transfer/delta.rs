@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_does_not_cover_what_was_asked_for_is_a_fault() {
+    fn signatures_that_do_not_cover_the_request_are_a_fault() {
         let wrong = [
             part(7, 0, &[700, 801]),  // longer than the range
             part(7, 0, &[255, 1000]), // shorter than any but the last may be
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_file_is_forgotten_with_what_was_due_for_it() {
+    fn a_failed_file_is_forgotten_with_its_pending_requests() {
         let mut deltas = requested(&[0..1500, 4000..9000]);
         assert_eq!(deltas.failed(7), Some(entry()));
         assert!(!deltas.awaits_provider());

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_chunk_holds_back_what_would_run_far_ahead() {
+    fn a_stuck_chunk_limits_how_far_wants_run_ahead() {
         let mut ledger = with_entries(2, 10);
         want(&mut ledger, 0..10);
         ledger.next_want().unwrap();

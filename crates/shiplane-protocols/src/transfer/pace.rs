@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_at_most_a_sixteenth_of_what_is_to_come() {
+    fn a_chunk_is_at_most_a_sixteenth_of_the_remaining_bytes() {
         let start = Instant::now();
         let mut pace = ChunkPace::new(32, 4 * MIB, start);
         let now = start + Duration::from_secs(1);

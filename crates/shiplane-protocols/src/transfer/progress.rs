@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_was_announced_lowers_what_has_to_move_but_not_to_nothing() {
+    fn an_announced_limit_lowers_the_least_rate_but_not_to_zero() {
         let lasts_at = |limit: u64, moved_bytes| {
             lasts(PEERS, |watch, now| {
                 watch.limit_to(NonZeroU64::new(limit));

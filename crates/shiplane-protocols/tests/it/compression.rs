@@ -37,7 +37,7 @@ fn logs(at: &Path) {
 }
 
 #[tokio::test]
-async fn text_travels_as_less_than_half_and_arrives_as_itself() {
+async fn text_is_sent_as_less_than_half_and_arrives_unchanged() {
     for compression in [Compression::Auto, Compression::Always] {
         let world = World::with_options(compressing(compression), logs);
         let client = world.admitted().await;

@@ -30,7 +30,7 @@ async fn replace(new: &[u8], old: &[u8]) -> FilesReport {
 }
 
 #[tokio::test]
-async fn of_an_edited_file_only_what_surrounds_the_edits_is_sent() {
+async fn a_fetch_of_an_edited_file_sends_only_the_bytes_around_the_edits() {
     let old = noise(1, 8 * MIB);
     let mut new = [b"xy", &old[..]].concat();
     for (i, at) in [MIB, 3 * MIB + 5, 6 * MIB].into_iter().enumerate() {
@@ -51,7 +51,7 @@ async fn content_that_moved_within_the_file_is_found() {
 }
 
 #[tokio::test]
-async fn a_file_that_grew_or_shrank_costs_what_is_new() {
+async fn a_file_that_grew_or_shrank_costs_only_its_new_bytes() {
     let old = noise(3, 2 * MIB);
     let grown = [&old[..], &noise(4, 300_000)].concat();
     let report = replace(&grown, &old).await;
@@ -118,7 +118,7 @@ async fn a_file_that_differs_only_at_its_end_is_copied_though_it_seemed_the_same
 }
 
 #[tokio::test]
-async fn what_has_moved_by_a_different_length_after_each_edit_is_followed() {
+async fn blocks_moved_by_a_different_length_after_each_edit_are_found() {
     let old = noise(13, 30 * MIB);
     // Two bytes more, from 5 MiB on 300,000 more, from 15 MiB on 100,000 less than in the old one.
     let new =
@@ -128,7 +128,7 @@ async fn what_has_moved_by_a_different_length_after_each_edit_is_followed() {
 }
 
 #[tokio::test]
-async fn what_has_moved_further_than_anybody_looks_is_found_by_its_content() {
+async fn blocks_moved_beyond_the_search_range_are_found_by_content() {
     let old = noise(15, 40 * MIB);
     let (front, back) = old.split_at(30 * MIB + 12_345);
     let report = replace(&[back, b"!", front].concat(), &old).await;
@@ -155,7 +155,7 @@ async fn many_edited_files_are_all_put_together() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_cut_off_keeps_what_it_has_copied() {
+async fn an_interrupted_run_keeps_its_copied_bytes() {
     let old = noise(8, 4 * MIB);
     let new = [&old[..], &noise(9, 2 * MIB)].concat();
     let (world, client) = world(&new, &old).await;

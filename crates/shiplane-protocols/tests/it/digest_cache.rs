@@ -142,7 +142,7 @@ async fn the_second_receiver_of_a_file_costs_the_source_no_hashing() {
 }
 
 #[tokio::test]
-async fn what_is_fetched_with_sha256_is_neither_looked_up_nor_kept() {
+async fn a_fetch_with_sha256_does_not_use_the_digest_cache() {
     let served = Served::new().await;
     assert_eq!(served.uses_of_fetch("first", DigestAlgorithm::Sha256).await, 0);
     assert!(served.known().iter().all(Option::is_none));

@@ -74,7 +74,7 @@ async fn a_directory_becomes_the_destination() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_outside_is_a_typed_refusal() {
+async fn missing_and_outside_paths_are_typed_refusals() {
     let world = World::new(small_tree);
     std::os::unix::fs::symlink("/etc", world.source().join("leads-out")).unwrap();
     let client = world.admitted().await;

@@ -71,7 +71,7 @@ fn lock(at: &Path) -> BrokenDisk {
 }
 
 #[test]
-fn a_fetch_names_what_cannot_be_written_here_and_gets_the_rest() {
+fn a_fetch_names_unwritable_paths_and_gets_the_rest() {
     on_broken_disks(async {
         let world = World::new(fill);
         let client = world.admitted().await;
@@ -90,7 +90,7 @@ fn a_fetch_names_what_cannot_be_written_here_and_gets_the_rest() {
 }
 
 #[test]
-fn a_push_names_what_cannot_be_written_there_and_the_rest_arrives() {
+fn a_push_names_paths_that_the_server_cannot_write_and_the_rest_arrives() {
     on_broken_disks(async {
         let world = World::writable(WriteLimits::default());
         fill(&world.dest());

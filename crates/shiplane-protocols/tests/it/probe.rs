@@ -23,7 +23,7 @@ async fn both_directions_have_a_rate_and_the_connection_is_as_before() {
 }
 
 #[tokio::test]
-async fn only_who_may_read_measures_and_no_peer_without_end() {
+async fn only_readers_may_probe_and_each_peer_at_most_twice_at_a_time() {
     let world = World::new(|root| std::fs::create_dir(root.join("d")).unwrap());
     let below = world.admitted_by(world.ticket_below("d")).await;
     assert_eq!(refused(&below, b"").await, FaultCode::Unauthorised);

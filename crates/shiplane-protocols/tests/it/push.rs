@@ -123,7 +123,7 @@ async fn a_file_and_the_content_of_a_root_land_without_a_directory_around_them()
 }
 
 #[tokio::test]
-async fn twenty_pushes_at_once_on_one_connection_each_arrive_as_themselves() {
+async fn twenty_pushes_at_once_on_one_connection_all_arrive_unchanged() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let content = |i: u64| noise(i, 100_000 + i as usize);
@@ -165,7 +165,7 @@ async fn a_caller_without_permission_is_refused_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_refused_though_less_or_nothing_is_said_of_it() {
+async fn a_push_over_the_limit_is_refused_though_it_announced_less_or_nothing() {
     let world =
         World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1, ..limits() });
     let client = world.admitted_by(world.ticket_to_write("")).await;
@@ -179,7 +179,7 @@ async fn what_does_not_fit_is_refused_though_less_or_nothing_is_said_of_it() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_refused_before_anything_is_sent() {
+async fn a_push_over_the_limit_is_refused_before_anything_is_sent() {
     let world =
         World::writable(WriteLimits { max_transfer_bytes: Some(1000), max_pushes_per_peer: 1, ..limits() });
     let client = world.admitted_by(world.ticket_to_write("")).await;
@@ -284,7 +284,7 @@ async fn a_shutdown_lets_pushes_finish_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
-async fn of_an_edited_file_only_what_surrounds_the_edits_is_pushed() {
+async fn a_push_of_an_edited_file_sends_only_the_bytes_around_the_edits() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let old = noise(1, 4 << 20);

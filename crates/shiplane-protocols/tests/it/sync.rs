@@ -112,7 +112,7 @@ fn contents(at: &Path) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn two_datasets_converge_and_only_what_differs_moves() {
+async fn two_datasets_converge_and_only_differences_move() {
     let world = World::syncing();
     for i in 0..60 {
         write(&world.source(), &format!("common/{}/{i}", i % 7), &noise(i, 5000));
@@ -230,7 +230,7 @@ async fn a_file_and_a_directory_of_one_name_both_stay() {
 }
 
 #[tokio::test]
-async fn what_is_renamed_is_not_sent_again() {
+async fn a_renamed_file_is_not_sent_again() {
     let world = World::syncing();
     for i in 0..10 {
         write(&world.dest(), &format!("old/{i}"), &noise(i, 20_000));
@@ -281,7 +281,7 @@ async fn both_ways(theirs: Compression, ours: Compression) -> (SyncReport, [Metr
 }
 
 #[tokio::test]
-async fn what_is_synced_is_compressed_both_ways_if_both_agree_and_counted_on_both_sides() {
+async fn a_sync_compresses_both_ways_if_both_agree_and_both_sides_count_it() {
     use Compression::{Always, Auto, Never};
     for (theirs, ours, shrinks) in
         [(Always, Auto, true), (Auto, Always, true), (Never, Always, false), (Always, Never, false)]
@@ -354,7 +354,7 @@ async fn a_list_too_long_for_a_call_goes_beside_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_synced_is_neither_touched_nor_deleted() {
+async fn paths_that_cannot_be_synced_are_neither_changed_nor_deleted() {
     use std::os::unix::net::UnixListener;
     let world = World::syncing();
     for at in [world.source(), world.dest()] {

@@ -233,7 +233,7 @@ async fn a_directory_that_a_sync_creates_is_as_private_as_ours() {
 }
 
 #[tokio::test]
-async fn a_sync_carries_links_and_what_becomes_of_them() {
+async fn a_sync_carries_links_and_their_changes() {
     let world = World::syncing();
     fill_with_links(&world.source());
     let client = admitted(&world).await;

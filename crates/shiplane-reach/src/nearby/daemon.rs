@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_counted_is_what_the_daemon_counts() {
+    async fn the_counted_records_are_those_that_the_daemon_counts() {
         let daemon = start(None).unwrap();
         let counted = daemon.get_metrics().unwrap().recv_async().await.unwrap();
         for name in KEPT {

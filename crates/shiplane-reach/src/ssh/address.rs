@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_an_option_or_a_command_is_refused() {
+    fn addresses_that_could_be_an_option_or_a_command_are_refused() {
         use SshAddressError as E;
         for (text, error) in [
             ("-oProxyCommand=x:y", E::HostMalformed),

@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_before_it_is_passed_over_and_what_follows_is_left() {
+    fn noise_before_the_greeting_is_skipped_and_bytes_after_it_are_left() {
         for noise in [
             "",
             "Welcome!",
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_greeting_what_came_is_quoted_and_bounded() {
+    fn without_a_greeting_the_output_is_quoted_and_bounded() {
         assert_eq!(Greeting::find(&vec![b'x'; MAX_NOISE_BYTES - 1]), Ok(None));
         let endless = vec![0x1b; MAX_NOISE_BYTES];
         let Err(GreetingError::Noise(shown)) = Greeting::find(&endless) else { panic!("endless") };

@@ -238,6 +238,6 @@ async fn a_sender_that_answers_nonsense_gets_no_confirmation() {
 }
 
 #[test]
-fn codes_are_compared_by_what_they_mean() {
+fn codes_are_compared_by_their_meaning() {
     assert_eq!("7 CROSSOVER clockwork".parse::<Code>(), RIGHT.parse());
 }

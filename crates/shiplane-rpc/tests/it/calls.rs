@@ -20,7 +20,7 @@ use crate::pair::{AMPLE, Count, Pair, Seen, echo, endless, fault_code, framed, r
 const ADD: Method<(u32, u32), u64> = Method::new("demo.add");
 
 #[tokio::test(start_paused = true)]
-async fn a_typed_call_is_answered_and_the_handler_knows_who_calls() {
+async fn a_typed_call_is_answered_and_the_handler_knows_the_caller() {
     let router = Router::new().typed(ADD, |context, (a, b)| async move {
         assert_eq!(context.peer, context.connection.peer_id());
         assert_eq!(context.remote_addr, context.connection.remote_addr());

@@ -58,7 +58,7 @@ async fn a_malformed_request_is_reset_and_the_connection_lives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_not_what_its_header_says_is_reset() {
+async fn a_stream_that_contradicts_its_header_is_reset() {
     let (pair, _client, handled) = counting().await;
     let whole = framed(StreamKind::RpcCall, &request(1, "demo.echo", 1000, b"body"));
     let early = whole.slice(..whole.len() - 1);

@@ -54,7 +54,7 @@ async fn a_notice_returns_before_its_handler_does_and_leaves_it_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_sent_is_an_error_and_what_is_refused_is_none() {
+async fn a_notice_that_cannot_be_sent_is_an_error_and_a_refused_one_is_not() {
     let (pair, client) = Pair::serving(Router::new()).await;
     let large = Bytes::from(vec![0; MAX_RPC_FRAME_LEN_BYTES as usize]);
     let outcome = client.notify("demo.none", large, AMPLE).await;

@@ -446,7 +446,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_new_is_guessed_by_the_destination() {
+    fn whether_a_fetch_is_new_is_guessed_by_the_destination() {
         let dir = tempfile::TempDir::new().unwrap();
         let (dest, below) = (dir.path().join("dest"), dir.path().join("dest/photos"));
         let within = dest.join("");

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_made_is_served_below_what_exists() {
+    fn a_path_that_may_be_created_is_served_below_an_existing_directory() {
         let dir = tempfile::TempDir::new().unwrap();
         fs::create_dir(dir.path().join("there")).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();

@@ -44,7 +44,7 @@ async fn a_code_leads_from_one_client_to_another() {
 }
 
 #[tokio::test]
-async fn a_receiver_may_read_nothing_but_what_was_sent_and_nothing_afterwards() {
+async fn a_receiver_may_read_only_the_sent_files_and_nothing_afterwards() {
     let (here, there) = (Machine::new(), Machine::new());
     let file = there.write("file", "file");
     there.write("secret", "secret");

@@ -24,7 +24,7 @@ mod serve;
 mod sync;
 
 #[tokio::test]
-async fn get_fetches_what_the_ticket_names() {
+async fn get_fetches_from_the_server_that_the_ticket_names() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/2026/summer/beach", "sand");
     let running = there.serve().await;

@@ -43,7 +43,7 @@ async fn a_ticket_is_for_as_many_keys_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_ticket_gives_what_it_says_and_no_more() {
+async fn a_ticket_gives_its_rights_and_no_more() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/photos/a", "a");
     there.write("root/secret", "s");
@@ -68,7 +68,7 @@ async fn a_ticket_gives_what_it_says_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_exists_with_other_content_is_refused_unless_it_is_to_be_replaced() {
+async fn an_existing_file_with_other_content_is_refused_without_overwrite() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "theirs");
     here.write("a", "mine");
@@ -83,7 +83,7 @@ async fn what_exists_with_other_content_is_refused_unless_it_is_to_be_replaced()
 }
 
 #[tokio::test]
-async fn what_is_missing_is_named_on_its_own_side() {
+async fn a_missing_path_is_named_with_its_side() {
     let (here, there) = (Machine::new(), Machine::new());
     let running = there.serve_writable().await;
     let connection = running.connect_writing(&here.client().await).await;

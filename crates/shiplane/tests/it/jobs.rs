@@ -59,7 +59,7 @@ async fn a_file_goes_to_a_writer_in_order() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn what_is_left_out_is_named_by_the_side_it_is_on() {
+async fn left_out_paths_name_their_side() {
     use std::os::unix::net::UnixListener;
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "a");
@@ -154,7 +154,7 @@ impl io::Write for SlowWriter {
 }
 
 #[tokio::test]
-async fn both_sides_know_that_the_receiver_is_what_limits_a_job() {
+async fn both_sides_know_that_the_receiver_limits_a_job() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/big", noise(9_000_000));
     let running = there.serve().await;

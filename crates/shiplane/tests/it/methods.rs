@@ -86,7 +86,7 @@ async fn a_stranger_calls_nothing() {
 }
 
 #[tokio::test]
-async fn a_handler_asks_what_its_caller_may_do() {
+async fn a_handler_can_ask_for_its_callers_rights() {
     let (here, there) = (Machine::new(), Machine::new());
     let handler = |MayRead(path): MayRead, context: Context| async move {
         Ok((context.may_read(&path), context.may_write(&path)))

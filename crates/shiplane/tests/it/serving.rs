@@ -48,7 +48,7 @@ async fn a_peer_that_is_added_to_the_list_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_server_counts_what_it_moves_and_runs_once() {
+async fn a_server_counts_moved_bytes_and_runs_once() {
     let (here, there) = (Machine::new(), Machine::new());
     there.write("root/a", "hello");
     here.write("b", "you");

@@ -58,7 +58,7 @@ async fn a_client_connects_to_a_host_and_a_path() {
 }
 
 #[tokio::test]
-async fn what_leads_nowhere_is_told_apart() {
+async fn missing_paths_and_invalid_ssh_addresses_are_told_apart() {
     let (here, there) = (Machine::new(), Machine::new());
     let client = client(&here, &there).await;
     for (target, kind) in [

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_want_of_a_resumed_file_says_what_is_there() {
+    fn the_first_want_of_a_resumed_file_shows_the_bytes_before_it_are_present() {
         let mut presence = listed(&[100]);
         assert_eq!(presence.news(), None);
         presence.want(&span(0, 60, 10));
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_without_being_wanted_is_there() {
+    fn entries_released_without_a_want_are_present() {
         let mut presence = listed(&[10, 20, 30]);
         presence.release(2);
         assert_eq!(presence.news(), Some(30));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_again_takes_nothing_back() {
+    fn a_second_want_of_the_same_bytes_takes_nothing_back() {
         let mut presence = listed(&[100]);
         presence.want(&span(0, 50, 50));
         assert_eq!(presence.news(), Some(50));

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_forgotten_with_the_entry() {
+    fn a_released_entry_is_forgotten() {
         let mut shrinking = Shrinking::new(Compression::Auto);
         (0..10).for_each(|entry| shrinking.sent(Some(entry), false));
         shrinking.release(9);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn always_and_off_mean_what_they_say() {
+    fn always_tries_every_chunk_and_never_tries_none() {
         for (compression, tries) in [(Compression::Always, true), (Compression::Never, false)] {
             let mut shrinking = Shrinking::new(compression);
             shrinking.sent(Some(1), false);

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_taken_out_of_what_is_wanted_all_or_none() {
+    fn an_offer_takes_all_its_spans_out_of_the_wants_or_none() {
         let short = 0..10;
         let (mut one, mut two) = (vec![0..100, 200..300], vec![short]);
         let mut wanted = HashMap::from([(1, &mut one), (2, &mut two)]);

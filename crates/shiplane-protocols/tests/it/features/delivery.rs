@@ -212,7 +212,7 @@ async fn a_missing_file_is_not_tried_again() {
 }
 
 #[tokio::test]
-async fn what_the_inbox_cannot_hold_is_refused_before_its_first_byte() {
+async fn a_delivery_over_the_inbox_limit_is_refused_before_its_first_byte() {
     let pair = Pair::new();
     let options = InboxOptions::default().max_len_bytes(100_000);
     let (_deliveries, _) = pair.bob_takes(options);

@@ -67,7 +67,7 @@ async fn three_downloads_in_sequence_and_three_at_a_time() {
 }
 
 #[tokio::test]
-async fn the_client_learns_what_it_cannot_have() {
+async fn a_download_that_is_refused_names_the_reason() {
     let studio = Studio::new(LaneOptions::default());
     let outside = TempDir::new().unwrap();
     std::fs::write(outside.path().join("secret"), "secret").unwrap();

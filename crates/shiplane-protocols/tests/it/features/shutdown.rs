@@ -80,7 +80,7 @@ async fn an_idle_manager_is_down_at_once() {
 }
 
 #[tokio::test]
-async fn what_has_not_ended_at_the_deadline_is_cut_off() {
+async fn transfers_that_run_at_the_deadline_are_cut_off() {
     let pair = Pair::new();
     let (_, bob) = pair.connect().await;
     let manager = manager(&pair.alice);

@@ -81,7 +81,7 @@ async fn an_id_never_changes_its_meaning() {
 }
 
 #[tokio::test]
-async fn what_is_unknown_too_large_or_gone_is_said_before_a_byte() {
+async fn an_unknown_too_large_or_missing_snapshot_is_refused_before_its_first_byte() {
     let (store, dir) = (Arc::new(SnapshotStore::new()), TempDir::new().unwrap());
     let file = dir.path().join("state");
     std::fs::write(&file, "content").unwrap();

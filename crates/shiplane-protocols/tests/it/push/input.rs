@@ -99,7 +99,7 @@ async fn cut(world: &World, client: &shiplane_rpc::RpcClient, source: Source, af
 }
 
 #[tokio::test]
-async fn an_input_resumes_with_what_is_held_after_each_cut() {
+async fn an_input_resumes_from_the_held_parts_after_each_cut() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let content = noise(9, 60_000_000);

@@ -199,7 +199,7 @@ async fn a_grant_ends_at_its_directory() {
 }
 
 #[tokio::test]
-async fn what_lies_above_the_grant_is_not_made() {
+async fn directories_above_the_grant_are_not_created() {
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("a/inbox")).await;
     let error =

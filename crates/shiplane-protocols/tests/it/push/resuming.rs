@@ -62,7 +62,7 @@ async fn a_push_that_was_cut_is_resumed() {
 }
 
 #[tokio::test]
-async fn another_peer_or_another_source_does_not_take_over_what_was_kept() {
+async fn another_peer_or_another_source_does_not_resume_kept_chunks() {
     let world = World::writable(limits());
     fs::write(world.dest().join("large"), noise(7, 1_000_000)).unwrap();
     let client = world.admitted_by(world.ticket_to_write("")).await;
@@ -103,7 +103,7 @@ async fn a_source_that_is_not_there_any_more_is_left_out_and_the_rest_arrives() 
 }
 
 #[tokio::test]
-async fn what_came_through_a_pipe_has_the_mode_of_a_new_file() {
+async fn a_file_pushed_from_a_pipe_has_the_mode_of_a_new_file() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::writable(limits());
     let client = world.admitted_by(world.ticket_to_write("")).await;

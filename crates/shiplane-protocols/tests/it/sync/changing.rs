@@ -62,7 +62,7 @@ fn there(path: &str) -> (String, Side, String) {
 }
 
 #[tokio::test]
-async fn what_was_edited_meanwhile_is_not_replaced_and_then_both_stay() {
+async fn a_file_edited_during_a_sync_is_not_replaced_and_then_both_versions_stay() {
     let (world, client) = base().await;
     write(&world.source(), "a", b"theirs");
     let here = world.dest();
@@ -76,7 +76,7 @@ async fn what_was_edited_meanwhile_is_not_replaced_and_then_both_stay() {
 }
 
 #[tokio::test]
-async fn what_was_edited_meanwhile_is_not_removed_and_outlives_the_deletion() {
+async fn a_file_edited_during_a_sync_is_not_removed_and_outlives_the_deletion() {
     let (world, client) = base().await;
     fs::remove_file(world.dest().join("a")).unwrap();
     fs::remove_dir_all(world.dest().join("d")).unwrap();
@@ -111,7 +111,7 @@ async fn all_that_a_reader_takes_may_change_at_its_source() {
 }
 
 #[tokio::test]
-async fn what_changes_at_its_source_is_taken_by_the_next_sync() {
+async fn a_file_that_changes_at_its_source_is_taken_by_the_next_sync() {
     let (world, client) = base().await;
     write(&world.dest(), "a", b"mine");
     write(&world.source(), "b", b"theirs");
@@ -206,7 +206,7 @@ async fn base_with_a_file_of_three_names() -> (World, RpcClient) {
 }
 
 #[tokio::test]
-async fn the_time_of_a_file_with_several_names_travels_without_a_word_of_change() {
+async fn a_changed_time_and_mode_of_a_file_with_several_names_arrive() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let (world, client) = base_with_a_file_of_three_names().await;
     assert_eq!(fs::metadata(world.dest().join("first")).unwrap().nlink(), 3);

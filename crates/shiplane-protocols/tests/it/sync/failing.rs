@@ -20,7 +20,7 @@ use crate::{
 };
 
 #[test]
-fn a_version_that_cannot_be_kept_aside_is_left_with_what_the_system_says() {
+fn a_version_that_cannot_be_kept_aside_is_left_with_the_systems_error() {
     on_broken_disks(async {
         let world = World::syncing();
         write(&world.dest(), "d/a", &noise(1, 3000));
@@ -88,7 +88,7 @@ fn a_name_that_one_side_refuses_keeps_no_other_change_from_travelling() {
 }
 
 #[test]
-fn what_fails_at_the_other_side_is_told_with_what_its_system_says() {
+fn a_failure_of_the_other_side_comes_with_its_systems_error() {
     on_broken_disks(async {
         let world = World::syncing();
         write(&world.dest(), "d/a", b"ours");

@@ -246,7 +246,7 @@ async fn our_own_files_may_not_even_be_named() {
 }
 
 #[tokio::test]
-async fn what_this_side_excludes_may_not_be_listed() {
+async fn a_peer_may_not_list_excluded_paths() {
     let world = victim();
     for excluded in ["x.o", "d/x.o"] {
         let manifest = listed(excluded, b"x");
@@ -258,7 +258,7 @@ async fn what_this_side_excludes_may_not_be_listed() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_not_what_was_announced_is_refused() {
+async fn a_list_with_another_digest_than_announced_is_refused() {
     let world = victim();
     let manifest = listed("f", b"x");
     let refused = Liar::listing(changes(&manifest), listed("f", b"y").digest()).meets(&world).await;
@@ -279,7 +279,7 @@ async fn a_list_that_is_not_what_was_announced_is_refused() {
 }
 
 #[tokio::test]
-async fn lists_beside_the_call_are_bounded_and_awaited_for_so_long() {
+async fn lists_sent_as_chunks_are_bounded_and_time_out() {
     let world = victim();
     let lane = |index, len_bytes| differs(Digest::blake3(b""), SyncBody::Lane { index, len_bytes });
     let silent = Liar::new(move |_, _| lane(0, 100)).meets_with(&world, IMPATIENT).await.unwrap_err();
@@ -433,7 +433,7 @@ async fn a_transfer_that_its_provider_does_not_confirm_fails_the_sync() {
 }
 
 #[tokio::test]
-async fn what_was_not_listed_is_not_taken() {
+async fn entries_that_were_not_listed_are_refused() {
     for (name, size_bytes, content) in [("g", 5, &b"right"[..]), ("f", 6, b"right!"), ("f", 4, b"righ")] {
         let (world, met) = sends(name, size_bytes, content, true).await;
         let refused = met.unwrap_err();

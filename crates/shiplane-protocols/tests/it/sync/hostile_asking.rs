@@ -139,7 +139,7 @@ async fn lists_that_lie_change_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_remember_with_a_peer_that_peer_cannot_delete() {
+async fn a_peer_cannot_delete_files_without_a_common_base() {
     let world = served().await;
     // A stranger that says it has nothing, and that this was different once.
     let client = admitted(&world).await;
@@ -229,7 +229,7 @@ async fn begins(world: &World, path: &str, list: &Manifest) -> (RpcClient, Resul
 }
 
 #[tokio::test]
-async fn a_list_without_end_is_refused_and_what_it_took_is_given_back() {
+async fn an_endless_list_is_refused_and_its_memory_given_back() {
     let world = narrow();
     for _ in 0..3 {
         let (_, endless) = begins(&world, "", &many(20_000)).await;

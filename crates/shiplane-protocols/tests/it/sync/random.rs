@@ -97,7 +97,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
-    fn rounds_that_look_only_at_what_has_changed_come_to_the_same_as_full_ones(
+    fn rounds_over_changed_paths_alone_equal_full_rounds(
         rounds in prop::collection::vec(
             [prop::collection::vec(any_edit(), 0..6), prop::collection::vec(any_edit(), 0..6)],
             1..5,

@@ -32,7 +32,7 @@ fn names(world: &World) -> Vec<std::ffi::OsString> {
 }
 
 #[tokio::test]
-async fn what_may_only_be_read_is_taken_with_its_deletions_and_edits() {
+async fn a_read_only_caller_takes_edits_and_deletions() {
     let world = World::syncing();
     for (name, content) in [("d/kept", "1"), ("d/edited", "2"), ("d/deleted", "3"), ("both", "4")] {
         write(&world.source(), name, content.as_bytes());
@@ -112,7 +112,7 @@ async fn a_caller_that_announced_to_take_and_then_gives_is_refused() {
 }
 
 #[tokio::test]
-async fn a_base_is_taken_only_from_one_who_takes() {
+async fn only_a_caller_that_takes_may_send_its_base() {
     let world = World::syncing();
     let client = world.admitted_by(world.ticket_to_write("")).await;
     let theirs = listed("f", b"1");

@@ -115,7 +115,7 @@ async fn watches_are_bounded_and_private_to_each_peer() {
 }
 
 #[tokio::test]
-async fn a_server_that_shuts_down_says_so_to_those_who_wait() {
+async fn callers_that_wait_for_changes_learn_of_a_shutdown() {
     let mut world = World::syncing();
     let client = admitted(&world).await;
     let (watch, begun) = begin(&client, "").await;

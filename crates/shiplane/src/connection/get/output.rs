@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_passed_on_is_hashed() {
+    fn only_bytes_that_were_passed_on_are_hashed() {
         let (mut output, digest) = HashingOutput::new(Narrow(Vec::new()), true);
         output.write_all(b"hello").unwrap();
         assert_eq!(output.out.0, b"hello");

@@ -152,7 +152,7 @@ impl Prediction {
     }
 }
 
-/// What a run came to, beside what was predicted, in bytes a second.
+/// The rate of a run and the predicted rate, in bytes per second.
 #[derive(Debug)]
 pub(crate) struct Explained<'a> {
     pub(crate) actual: u64,

@@ -264,7 +264,7 @@ pub(crate) enum Event {
         /// `path`, `disk`, `digest` or `AES`.
         limited_by: &'static str,
     },
-    /// `--explain`: what the run came to, and what was predicted right before it.
+    /// `--explain`: the rate of the run, and the rate predicted right before it.
     Explained {
         bytes_per_second: u64,
         predicted_bytes_per_second: u64,
@@ -272,7 +272,7 @@ pub(crate) enum Event {
         ratio: f64,
         /// As in `predicted`, or `--rate`.
         limited_by: &'static str,
-        /// Whether so much was moved that the two can be compared.
+        /// Whether enough was moved to compare the two.
         comparable: bool,
         /// For people.
         #[serde(skip)]
@@ -463,7 +463,7 @@ impl Event {
     }
 }
 
-/// What took less is over before anybody asks why it took so long.
+/// A shorter run does not say what limited it.
 const MIN_LIMITED_SECONDS: f64 = 3.0;
 
 /// What limits for less is noise.

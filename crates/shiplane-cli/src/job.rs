@@ -70,7 +70,7 @@ impl Job {
         }
     }
 
-    /// Compares what a run came to with what was predicted, if anything was.
+    /// Compares the rate of a run with the predicted one, if there is one.
     pub(crate) fn explain(&self, prediction: Option<&Prediction>, report: &Report) {
         let Report { bytes_received, bytes_sent, elapsed, .. } = report;
         let compare = |predicted: &Prediction| {
@@ -82,7 +82,7 @@ impl Job {
         }
     }
 
-    /// Ends the command with what its work came to. That standard output could not be written is a failure as well;
+    /// Ends the command with the result of its work. That standard output could not be written is a failure as well;
     /// of two failures, the one that counts more.
     pub(crate) fn end(&self, ended: Result<(), Failure>) -> Result<(), Failure> {
         match (ended, self.reporter().take_output_error().map(Failure::Stdout)) {

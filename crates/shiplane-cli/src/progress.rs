@@ -81,7 +81,7 @@ pub(crate) struct Reporter<W> {
     bar: Option<ProgressBar>,
     /// Whether the bar is gone only as long as nothing is to be expected.
     is_bar_hidden: bool,
-    /// Whether somebody watches: the run then ends with a line.
+    /// Whether output goes to a terminal: the run then ends with a line.
     is_watched: bool,
     began_at: Instant,
     last: Option<Shown>,

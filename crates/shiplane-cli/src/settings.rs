@@ -375,7 +375,7 @@ fn read_ticket(file: &Path, stdin: impl Read) -> Result<OsString, SettingsError>
 
 const MIN_TICKET_TTL: Duration = Duration::from_secs(1);
 
-/// 365 days. A standing peer is the way to let somebody in for good.
+/// 365 days. To admit a peer for longer, add it to the list of peers.
 const MAX_TICKET_TTL: Duration = Duration::from_secs(365 * 86_400);
 
 /// Above the longest ticket, and little enough to be read from anything.

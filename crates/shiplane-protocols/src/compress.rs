@@ -403,7 +403,7 @@ fn pad(payload: &mut BytesMut, content_bytes: u64) {
 /// 16 MiB, the most that a chunk of a transfer holds: it is encoded in memory.
 pub const MAX_ENCODED_CONTENT_BYTES: u64 = limits::MAX_PAYLOAD_CHUNK_LEN_BYTES;
 
-/// 1,024: text and logs come to 3 to 30, and padding keeps mere zeros under it.
+/// 1,024: text and logs reach 3 to 30, and padding keeps content of only zeros below the limit.
 pub const MAX_RATIO: u64 = 1024;
 
 const HEAD_LEN: usize = 1 + Digest::LEN_BYTES;

@@ -175,7 +175,7 @@ pub async fn transfer_auto(
 #[error("{error} (attempts: {})", report.attempts)]
 #[non_exhaustive]
 pub struct SendFailed {
-    /// What it came to, all attempts together. If the delivery is [`Delivery::Unknown`], only sending
+    /// The result of all attempts together. If the delivery is [`Delivery::Unknown`], only sending
     /// it again under the same id ([`send_again`]) can tell.
     pub report: TransferReport,
     /// The id, for [`send_again`].

@@ -32,7 +32,7 @@ pub(crate) const PUSH_SETTLE: Method<[u8; 16], Step<PushDone>> = Method::new("pu
 /// Asks for a sign of life, and for the version of the crates that the peer is built from: any text (SPEC 5.24).
 pub(crate) const PING: Method<(), String> = Method::new("ping");
 
-/// The budget of a call that only decides something.
+/// The budget of a call that moves no data.
 pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(10);
 
 /// The body of [`REDEEM`].
@@ -98,13 +98,13 @@ pub(crate) struct PushOpen {
     /// A directory below what is served; empty for all of it.
     pub(crate) path: Vec<u8>,
     pub(crate) shape: TransferShape,
-    /// The caller's name for what it sends, digested: the same again goes on where it was cut.
+    /// A digest of the caller's name for the source: a push of the same source resumes.
     pub(crate) source: [u8; 32],
-    /// What it all has, if that is known.
+    /// The sum of the sizes, if it is known.
     pub(crate) total_bytes: Option<u64>,
-    /// What becomes of different files that exist.
+    /// What happens to existing files with other content.
     pub(crate) existing: OpenExisting,
-    /// Whether what the pusher does not have is removed; then, whether that may be most of what is there.
+    /// Whether files that the pusher does not have are removed; then, whether these may be most of the files there.
     pub(crate) delete: Option<bool>,
     /// Whether all must be durable before it is settled.
     pub(crate) durable: bool,
@@ -119,7 +119,7 @@ pub(crate) struct PushOpen {
     pub(crate) attributes: bool,
 }
 
-/// What becomes of different files that exist (SPEC 5.5).
+/// What happens to existing files with other content (SPEC 5.5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum OpenExisting {
     /// The push fails.
@@ -135,7 +135,7 @@ pub(crate) enum OpenExisting {
 /// The answer to it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PushOpened {
-    /// All that can be checked has been, space is set aside, and the records stream is on its way.
+    /// Every check has passed, space is reserved, and the records stream is being opened.
     Ready {
         /// The most that the pusher may try.
         compression: Compression,
@@ -146,7 +146,7 @@ pub(crate) enum PushOpened {
         /// Whether the pusher may send the first chunks unasked (SPEC 4.24).
         invites: bool,
     },
-    /// This very request was accepted before. Only its outcome is left to ask for.
+    /// The same request was accepted before. The caller can only ask for its outcome.
     Known,
 }
 
@@ -159,7 +159,7 @@ pub enum Step<T> {
     Done(T),
 }
 
-/// What a push came to at its receiver: everything is as promised.
+/// The result of a push at its receiver: everything is as promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushDone {
     /// Whether everything is durable under its final name.
@@ -282,7 +282,7 @@ pub(crate) async fn poll_method<Req: Serialize, T: DeserializeOwned>(
     Err(CallError::DeadlineExceeded { budget: most })
 }
 
-/// 1 s: a peer that has nothing to say and says so at once is not asked any faster.
+/// 1 s: a peer that answers "working" at once is not asked more often.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A fresh random id; `None` when the system has no randomness.

@@ -278,7 +278,7 @@ impl PushReceipt {
     /// [`PushError::Unknown`] when there is again no answer, or when the peer has forgotten;
     /// [`PushError::Rejected`], [`PushError::NotDurable`].
     pub async fn settle(self, client: &RpcClient) -> Result<FilesReport, PushError> {
-        // Each answer is a sign of life, for as long as it may take to make so much durable.
+        // Each answer is a sign of life. The peer gets as long as it may take to make these bytes durable.
         let most = longest_choice(client.connection().config().timeouts().progress, self.sent_bytes);
         match poll_method(client, PUSH_SETTLE, self.transfer.as_bytes(), most).await {
             Ok(done) => self.report(done),

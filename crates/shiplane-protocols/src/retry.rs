@@ -127,7 +127,7 @@ impl fmt::Debug for Jitter {
 /// Five attempts with the delays below: some seconds of a peer's restart are bridged.
 const DEFAULT_ATTEMPTS: u32 = 5;
 
-/// 200 ms: longer than most round trips, shorter than anybody's patience.
+/// 200 ms: longer than most round trips, and hardly noticeable.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 
 /// 10 s: a peer that was gone for long is noticed soon after it is back.

@@ -23,13 +23,12 @@
 //!   │ remembers it, too                             │
 //! ```
 //!
-//! Neither side is ever told what to do. Both make the plan by themselves, from the base and the two lists, and
-//! each carries out its own part of it: so all that a lying peer can bring about is what its list says, within
-//! what the user and the base allow. And whatever a side replaces or removes it looks at once more right
-//! before: what somebody has edited meanwhile stays, and the next sync settles it. In reading order:
+//! Neither side obeys the other. Both compute the plan from the base and the two lists, and each executes its own part. So
+//! a lying peer can only cause what its list says, within the limits of the user's consent and the base. Immediately before
+//! a side replaces or removes a file, it checks the file again: a file that was edited meanwhile stays, and the next sync decides about it. In reading order:
 //!
 //! 1. `shiplane_files::internals::sync`: what one side lists, remembers, plans and does on its disk.
-//! 2. `exchange`: what travels.
+//! 2. `exchange`: sends the lists and the files.
 //! 3. `watch`: waits until there may be something to sync.
 //! 4. `job`: what a caller asks for and gets. `run`: the side that asks; `serve::sync` is the other one. `messages`: what they say to each other.
 

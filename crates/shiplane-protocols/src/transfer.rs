@@ -104,8 +104,8 @@ pub struct TransferOptions {
     /// The longest payload of a chunk, at most 16 MiB; a receiver asks for shorter ones on a slow path. A file that has
     /// too many of that size is cut into larger ones.
     pub chunk_len_bytes: u64,
-    /// How fast the bytes of chunks may move, compressed ones as they travel; shared with whatever else
-    /// was given a clone. A receiver tells its limit to the provider, which keeps to it.
+    /// The most bytes of chunks per second, counted as they are sent, after compression; shared with every other holder of
+    /// a clone. A receiver tells its limit to the provider, which keeps to it.
     pub rate: Option<RateLimiter>,
     /// Whether chunks are compressed if both sides agree. The receiver of a fetch says how hard the
     /// provider should try, and a server does no more than this; a push is compressed as the pusher says,
@@ -159,7 +159,7 @@ impl Default for TransferOptions {
     }
 }
 
-/// What a fetch or a push came to. The receiver has everything, verified.
+/// The result of a fetch or a push. The receiver has everything, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesReport {
     /// Names it at both ends.
@@ -172,9 +172,9 @@ pub struct FilesReport {
     pub sent_bytes: u64,
     /// Payload bytes that were received for it; 0 of a push.
     pub received_bytes: u64,
-    /// The same as they travelled: fewer, if they were compressed.
+    /// The same as they were sent: fewer if they were compressed.
     pub wire_bytes: u64,
-    /// What has become of the files; of a push as far as the peer tells.
+    /// The results of the files; of a push, as far as the peer reports them.
     pub summary: Summary,
     /// Paths that this side has left out. The events name them.
     pub left_out_here: u64,

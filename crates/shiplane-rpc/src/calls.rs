@@ -33,7 +33,7 @@ impl CallId {
         Self(number)
     }
 
-    /// The number that travels.
+    /// The number on the wire.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0

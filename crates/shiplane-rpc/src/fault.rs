@@ -73,7 +73,7 @@ macro_rules! fault_codes {
             /// Every code that this version knows.
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The number that travels.
+            /// The number on the wire.
             #[must_use]
             pub const fn as_u32(self) -> u32 {
                 match self {

@@ -84,7 +84,7 @@ impl Error {
         self.diagnosis().hint
     }
 
-    /// Whether the job would delete so much that the user must agree: run it again with `allow_mass_deletion`.
+    /// Whether the job would delete so many files that the user must agree: run it again with `allow_mass_deletion`.
     #[must_use]
     pub fn needs_consent(&self) -> bool {
         use shiplane_protocols::internals::transfer::TransferError;
@@ -380,7 +380,7 @@ fn unreachable_by_network(hint: &'static str) -> Diagnosis {
     Diagnosis { kind: ErrorKind::Unreachable, side: Side::Network, hint }
 }
 
-/// The code that a handler's error travels as; [`transfer::method_call`] turns it back.
+/// The fault code of a handler's error on the wire; [`transfer::method_call`] turns it back.
 fn fault_code(kind: ErrorKind) -> FaultCode {
     match kind {
         ErrorKind::Usage | ErrorKind::Refused => FaultCode::InvalidRequest,
@@ -435,7 +435,7 @@ pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (Error
     (diagnosis.kind, diagnosis.side)
 }
 
-/// What a call came to that was answered with a fault.
+/// The kind of a call's error, if the call was answered with a fault.
 #[cfg(feature = "status")]
 pub(crate) fn kind_of_fault(code: FaultCode) -> ErrorKind {
     transfer::answered(code).kind

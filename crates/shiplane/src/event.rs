@@ -8,7 +8,7 @@ use crate::report::Report;
 /// One step of a running job, with the job's progress.
 ///
 /// Given to the callback of [`on_progress`](crate::GetJob::on_progress), often several thousand times a
-/// second: draw or log it only as often as somebody can read.
+/// second: draw or log it only as often as a person can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {

@@ -71,7 +71,7 @@ impl Peers {
     }
 
     /// The servers on the local network that [want to be seen](crate::ServerBuilder::announce): their ids, and their
-    /// addresses with commas between them, as [`KnownPeer::at`] takes them one by one. They are what somebody announces, and
+    /// addresses with commas between them, as [`KnownPeer::at`] takes them one by one. They are as announced by the peer, and
     /// prove nothing. Listens for as long as `wait` says; at most 256 are given.
     ///
     /// Cancel-safe.

@@ -19,7 +19,7 @@ pub struct Report {
     pub bytes_sent: u64,
     /// Payload bytes that were received from the peer.
     pub bytes_received: u64,
-    /// Both as they travelled: fewer if they were compressed.
+    /// Both as they were sent: fewer if they were compressed.
     pub bytes_wire: u64,
     /// Bytes that were at the receiver already: kept by an interrupted run, or in identical files.
     pub bytes_resumed: u64,
@@ -81,7 +81,7 @@ impl Report {
         }
     }
 
-    /// Adds what a fetch or a push came to.
+    /// Adds the result of a fetch or a push.
     pub(crate) fn add(&mut self, moved: &FilesReport) {
         self.files += moved.summary.published_files + moved.summary.identical_files;
         self.deleted += moved.summary.deleted_files;

@@ -309,7 +309,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self
     }
 
-    /// Whether all symbolic links of peers that push or sync are created. By default only those are created that lead nowhere
+    /// Whether all symbolic links of peers that push or sync are created. By default only those are created that do not lead
     /// outside of the tree that they are in; the others are left out.
     pub fn all_links(mut self, are_allowed: bool) -> Self {
         self.limits.links = if are_allowed { LinkPolicy::All } else { LinkPolicy::Inside };

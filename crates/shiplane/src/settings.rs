@@ -238,7 +238,7 @@ macro_rules! common_setters {
             self
         }
 
-        /// Whether to carry only symbolic links that lead nowhere outside of the tree; the others are left out. By
+        /// Whether to carry only symbolic links that stay inside the tree; the others are left out. By
         /// default all are carried, as they are. With [`skip`](Self::skip) of `links`, none is.
         ///
         /// A server that is written to has a rule of its own: [`ServerBuilder::all_links`](crate::ServerBuilder::all_links).

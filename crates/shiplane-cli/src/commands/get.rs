@@ -96,7 +96,7 @@ fn prepare(
     }
 }
 
-/// What two sources came to together.
+/// The sum of two reports.
 fn sum(mut total: Report, more: &Report) -> Report {
     total.files += more.files;
     total.bytes_total += more.bytes_total;

@@ -97,7 +97,7 @@ async fn serve_until(settings: OctopiiServe, stop: CancellationToken) -> Result<
     Ok(())
 }
 
-/// A file that cannot be sent is better said before anybody connects.
+/// Reports a file that cannot be read before the connection is made.
 async fn expect_readable(source: &ChunkSource) -> Result<(), Failure> {
     let source = source.clone();
     let opened = tokio::task::spawn_blocking(move || source.open().map(drop)).await;

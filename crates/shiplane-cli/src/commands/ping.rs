@@ -34,7 +34,7 @@ async fn ping(settings: PingSettings, stop: CancellationToken) -> Result<(), Fai
     told.map_err(Failure::Stdout)
 }
 
-/// What some round trips came to.
+/// A summary of several round trips.
 struct Pinged {
     /// Sorted.
     round_trips: Vec<Duration>,

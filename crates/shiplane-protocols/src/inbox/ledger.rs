@@ -44,7 +44,7 @@ pub(super) struct Attempt {
     signals: Signals,
 }
 
-/// An attempt of somebody else's.
+/// An attempt that another task works on.
 #[derive(Debug)]
 pub(super) struct Earlier(Signals);
 

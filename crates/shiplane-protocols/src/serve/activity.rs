@@ -69,7 +69,7 @@ pub struct UnderWay {
     totals: Arc<Totals>,
 }
 
-/// The rate when somebody last looked.
+/// The rate at the last reading.
 #[derive(Debug)]
 struct Rate {
     at: Instant,
@@ -89,7 +89,7 @@ pub enum ServedJob {
 }
 
 impl Activity {
-    /// Lists a job for as long as somebody holds what this gives.
+    /// Lists a job until the last handle of the result is dropped.
     pub(super) fn begin(&self, peer: PeerId, job: ServedJob, path: String) -> Arc<UnderWay> {
         let (moved_bytes, total_bytes) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
         let began_at = Instant::now();
@@ -153,7 +153,7 @@ impl UnderWay {
         *lock(&self.limited_by)
     }
 
-    /// The rate since somebody last asked, unless that was just now.
+    /// The rate since the last reading, or the last rate if that was just now.
     #[must_use]
     pub fn bytes_per_second(&self) -> u64 {
         let moved_bytes = self.moved_bytes();

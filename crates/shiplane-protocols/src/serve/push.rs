@@ -50,7 +50,7 @@ use crate::{
 pub struct WriteLimits {
     /// The sum of the sizes of one push; `None` is as much as the disk takes.
     pub max_transfer_bytes: Option<u64>,
-    /// Which symbolic links of a peer are created: by default those that lead nowhere outside of what is pushed.
+    /// Which symbolic links of a peer are created: by default only those that stay inside the pushed tree.
     pub links: LinkPolicy,
     /// Whether owners, access lists and extended attributes of a peer's files are taken: by default not.
     pub attributes: bool,
@@ -80,7 +80,7 @@ pub(super) struct Writing {
     space: Space,
 }
 
-/// What calls and the task that receives a push share.
+/// Shared by the calls and the task that receives a push.
 #[derive(Debug)]
 struct PushSession {
     request: u64,
@@ -287,7 +287,7 @@ impl FileServer {
         }
     }
 
-    /// The receiver's verdict, the same whenever it is asked for (SPEC 5.8).
+    /// Gives the outcome of a push, the same each time (SPEC 5.8).
     pub(super) async fn settle_push(
         self: Arc<Self>,
         context: RequestContext,

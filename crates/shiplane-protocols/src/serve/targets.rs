@@ -14,8 +14,8 @@ use crate::lock;
 
 /// The paths that pushes and syncs are writing to, none of which lies in another. A handle: clones share them.
 ///
-/// Two pushes to one name would mix file by file, since each file is published by itself. So one gets the
-/// name, and the other gets `Busy`.
+/// Two pushes to one name would mix their files, since each file is published by itself. So one gets the name, and the
+/// other is refused as `Busy`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Targets(Arc<Mutex<HashMap<Vec<u8>, Holder>>>);
 
@@ -41,8 +41,8 @@ pub(super) struct TargetClaim {
 pub(super) type UnderWay = Arc<watch::Sender<()>>;
 
 impl Targets {
-    /// `None` while somebody writes to that path, to one above it or to one in it. The empty path is above
-    /// all others.
+    /// `None` while another push or sync writes to that path, to one above it or to one in it. The empty path is
+    /// above all others.
     pub(super) fn claim(&self, path: &[u8], job: JobKey) -> Option<TargetClaim> {
         let mut held = lock(&self.0);
         // There are no more than pushes and syncs under way.
@@ -210,7 +210,7 @@ mod tests {
         let Err(DestinationError::NoSpace { available_bytes, .. }) = one.reserve(u64::MAX) else {
             panic!("there is no such disk")
         };
-        // Others may write to this disk meanwhile, but hardly so much.
+        // Other programs may write to this disk meanwhile, but hardly that much.
         let most = available_bytes / 4 * 3;
         let space = Space::default();
         let reserved = space.reserve(&one, most).unwrap();

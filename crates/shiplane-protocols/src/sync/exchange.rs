@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// How a list travels: what goes into the call, and what has to be sent beside it.
+/// Splits a list into the part that goes into the call and, if it is too long for that, the bytes of a chunk.
 pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -> (SyncBody, Option<Bytes>) {
     let bytes = changes.encode();
     if bytes.len() <= max_inline_len_bytes {

@@ -43,7 +43,7 @@ pub struct SyncJob {
     pub transfer: TransferOptions,
 }
 
-/// What a sync came to. What the actions say is done and durable on both sides, but for what was left.
+/// The result of a sync. The actions are done and durable on both sides, except for the paths that were left alone.
 #[derive(Debug, Clone)]
 pub struct SyncReport {
     /// What was to be done, on both sides; none if they were the same.
@@ -85,7 +85,7 @@ pub type SyncEventFn = Arc<dyn Fn(SyncEvent) + Send + Sync>;
 /// One step of a sync.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyncEvent {
-    /// One of the two sides is being synced by somebody else: waiting.
+    /// One of the two sides is busy with another sync: waiting.
     Waiting,
     /// This side's files are being listed and read.
     Scanning,

@@ -43,7 +43,7 @@ impl ListMemory {
         lock(&self.0.theirs).grow_by(bytes)
     }
 
-    /// Pays for a list as it travels, until it is read.
+    /// Pays for a list while it is received, until it is read.
     pub(super) fn pay_for_transit(&self, len_bytes: u64) -> Result<Reservation, SyncError> {
         let mut transit = self.0.accounts.theirs.reservation();
         if transit.grow_by(len_bytes) { Ok(transit) } else { Err(self.refusal()) }

@@ -156,7 +156,7 @@ impl SyncDirection {
     }
 }
 
-/// The answer to it: the callee has come to this result, and is ready to provide and to receive.
+/// The answer to it: the callee has computed this result, and is ready to provide and to receive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncReady {
     pub(crate) merged: [u8; 32],
@@ -206,14 +206,14 @@ pub(crate) enum SyncEnd {
     Withdrawn,
 }
 
-/// A path that is left alone, the reason, and what the system says, if anything.
+/// A path that is left alone, the reason, and the system's message, if there is one.
 pub(crate) type Unsettled = (Vec<u8>, u8, String);
 
-/// What one side has made of a sync.
+/// The outcome of a sync on one side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SyncHalf {
-    /// The paths at which it has not what was meant to be there, the reasons (SPEC 4.25), and what the system says; `None`
-    /// if they are too many to be listed.
+    /// The paths where it differs from the plan, the reasons (SPEC 4.25), and the system's messages; `None` if they are too
+    /// many to be listed.
     pub(crate) unsettled: Option<Vec<Unsettled>>,
     /// How many they are.
     pub(crate) left: u64,

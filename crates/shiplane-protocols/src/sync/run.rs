@@ -48,7 +48,7 @@ use crate::{
 /// sides what they have in common then. Two that are the same already cost one call, or two if
 /// this side's list takes longer than a round trip.
 ///
-/// While one of the two directories is being synced by somebody else, waits for it, 60 s at most.
+/// While another sync has one of the two directories, waits for it, 60 s at most.
 ///
 /// Not cancel-safe: dropping it ends the sync in the middle. Nothing is lost by that, as by any failure: each
 /// file is one of the versions that there were, whole, and the next sync goes on from there.
@@ -66,7 +66,7 @@ pub async fn synchronise(
             Err(error) if error.is_busy() && Instant::now() < give_up_at => error,
             ended => return ended,
         };
-        tracing::debug!(%error, "somebody else is at it: waiting");
+        tracing::debug!(%error, "another sync is running: waiting");
         events(SyncEvent::Waiting);
         tokio::time::sleep(pause(job.own, client.connection().peer_id())).await;
     }
@@ -579,5 +579,5 @@ const BUSY_PATIENCE: Duration = Duration::from_secs(60);
 /// 200 ms: more than the winner takes to try again.
 const LOSERS_PAUSE: Duration = Duration::from_millis(200);
 
-/// 100 ms: some tens of round trips on the ground, and nothing that anybody would notice.
+/// 100 ms: some tens of round trips on a local network, and too short to notice.
 const MAX_JITTER: Duration = Duration::from_millis(100);

@@ -138,7 +138,7 @@ pub(crate) struct Account {
     pool: MemoryPool,
     held_bytes: Arc<Mutex<u64>>,
     has_moved: Arc<AtomicBool>,
-    /// So much it has whatever others hold.
+    /// It always has this much, whatever others hold.
     least_bytes: u64,
     given_back: Arc<Notify>,
     /// What the peer holds is known as long as any of its accounts is there.
@@ -172,7 +172,7 @@ impl Account {
         self.take_by(bytes, |_, left_bytes| left_bytes == total_bytes)
     }
 
-    /// Takes so much if that leaves enough to others, or if this account has less than `least_bytes`.
+    /// Takes `bytes` if that leaves enough to others, or if this account has less than `least_bytes`.
     fn take(&self, bytes: u64, least_bytes: u64) -> bool {
         let total_bytes = self.pool.total_bytes();
         self.take_by(bytes, |held_bytes, left_bytes| {
@@ -184,7 +184,7 @@ impl Account {
         })
     }
 
-    /// Takes so much if `may` says so, given what this account holds and what is left.
+    /// Takes `bytes` if `may` permits it, given the bytes that this account holds and those that are left.
     fn take_by(&self, bytes: u64, may: impl FnOnce(u64, u64) -> bool) -> bool {
         let mut held = lock(&self.held_bytes);
         let mut is_taken = false;
@@ -203,8 +203,8 @@ impl Account {
         self.given_back.notify_waiters();
     }
 
-    /// Waits for so much, as long as this account holds anything that it will give back; `None` if it holds nothing and
-    /// others leave not as much. Cancel-safe.
+    /// Waits for `bytes` while this account holds anything that it will give back; `None` if it holds nothing and others
+    /// do not leave enough. Cancel-safe.
     pub(super) async fn wait(&self, bytes: u64) -> Option<Reservation> {
         loop {
             let given_back = self.given_back.notified();
@@ -271,7 +271,7 @@ impl Quota {
         self.entries.take(bytes, LEAST_ENTRY_BYTES)
     }
 
-    /// Entries need so much no more.
+    /// Gives back memory of entries.
     pub(super) fn give_back_of_entries(&self, bytes: u64) {
         self.entries.give_back(bytes);
     }
@@ -309,7 +309,7 @@ impl Reservation {
         }
     }
 
-    /// Reserves so much more. If there is not as much, it stays as it was.
+    /// Reserves `more_bytes`. If there are not as many, it stays as it was.
     pub(crate) fn grow_by(&mut self, more_bytes: u64) -> bool {
         self.grow(more_bytes, |account| account.take(more_bytes, 0))
     }
@@ -378,10 +378,10 @@ pub const JOURNAL_MEMORY_BYTES: u64 = 48 << 20;
 /// 16 KiB, some seventy chunks: what grows by little takes a lock now and then.
 const COUNTED_STEP_BYTES: u64 = 16 << 10;
 
-/// 256 KiB, a thousand chunks of files that are not complete: so much a peer has whatever others hold.
+/// 256 KiB, a thousand chunks of files that are not complete: a peer always has this much, whatever others hold.
 const LEAST_JOURNAL_BYTES: u64 = 256 << 10;
 
-/// 1 MiB, a list of some two thousand files: so much a peer has whatever others hold.
+/// 1 MiB, a list of some two thousand files: a peer always has this much, whatever others hold.
 const LEAST_LIST_BYTES: u64 = 1 << 20;
 
 /// 64 KiB, as long as an entry may be: a transfer that holds less may go on, or nothing would ever be given back.

@@ -123,7 +123,7 @@ pub enum ProtocolFault {
     /// It sent more entries than may be unreleased.
     #[error("more entries than were admitted")]
     TooManyEntries,
-    /// It wants more chunks at a time than anybody needs.
+    /// It wants more chunks at a time than any transfer needs.
     #[error("too many requests at a time")]
     TooManyWants,
     /// Its totals are not those of its entries.

@@ -104,7 +104,7 @@ impl Ledger {
         Ok(index)
     }
 
-    /// Lets the provider send so much more of them; returns how much that is in all.
+    /// Admits entries of another `bytes` of cost; returns the sum.
     pub(super) fn admit(&mut self, bytes: u64) -> u64 {
         self.admitted_bytes += bytes;
         self.admitted_bytes

@@ -214,7 +214,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// With chunks under way for less than a tenth of the time, the transfer waits for something else.
 const MIN_ACTIVE_PART: u32 = 10;
 
-/// Percent: a thread that is busy or waits for a processor so much limits what it drives.
+/// Percent: a thread that is busy, or waits for a processor, for this part of the time limits the transfer.
 const SATURATED: u8 = 90;
 
 /// Percent.

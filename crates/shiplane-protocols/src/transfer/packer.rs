@@ -14,7 +14,7 @@ pub(super) struct Packer {
     pack: Vec<Span>,
     pack_len_bytes: u64,
     queue: VecDeque<Queued>,
-    /// The next chunk, once somebody has looked at it.
+    /// The next chunk, once `peek` has returned it.
     next: Option<Vec<Span>>,
 }
 

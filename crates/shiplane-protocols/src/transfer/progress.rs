@@ -129,7 +129,7 @@ pub(crate) fn longest_choice(window: Duration, bytes: u64) -> Duration {
     CHOICE_WINDOWS * window + work_on(bytes)
 }
 
-/// How long a peer may take to read so much.
+/// How long a peer may take to read this many bytes.
 fn work_on(bytes: u64) -> Duration {
     Duration::from_secs(bytes / LEAST_WORK_BYTES_PER_SECOND)
 }

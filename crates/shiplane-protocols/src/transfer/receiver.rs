@@ -160,7 +160,7 @@ struct Receiver {
     /// Offers that are not decided on yet, and the streams that came early for them.
     offers: Option<Offers>,
     early: Early,
-    /// Offers that are not taken, and those of them whose streams have not come to be ended.
+    /// Declined offers, and those of them whose streams have not arrived yet to be refused.
     declined: HashSet<u64>,
     unended: HashSet<u64>,
     /// Whether the provider was told that chunks may be compressed.

@@ -28,7 +28,7 @@ pub struct Target {
 
 #[derive(Clone)]
 enum Output {
-    /// A transfer is all that is written there, or one part of it, which somebody else finishes.
+    /// A transfer is all that is written there, or one part of it, which the caller finishes.
     Files {
         destination: Destination,
         is_part: bool,

@@ -413,7 +413,7 @@ async fn to_disk(
 /// Whether nothing of `path` is at `dest` yet, nor what an earlier run has kept of it. A guess: whether it is a file or
 /// a directory, only the server knows. Blocking.
 fn is_new_at(dest: &Path, path: &[u8]) -> bool {
-    // A link that leads nowhere is something, too.
+    // A dangling link counts as existing.
     let is_missing =
         |path: &Path| path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     let Ok(entries) = dest.read_dir() else { return is_missing(dest) };

@@ -27,7 +27,7 @@ pub(super) struct Preview {
     pub(super) receiver: Side,
 }
 
-/// What a comparison came to.
+/// The result of a comparison.
 pub(super) struct Previewed {
     pub(super) actions: Vec<Action>,
     /// How many more there are.

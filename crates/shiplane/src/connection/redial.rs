@@ -97,7 +97,7 @@ impl Redial {
     }
 }
 
-/// Dials after growing pauses, until somebody answers or time is up.
+/// Dials after growing pauses, until the server answers or time is up.
 async fn dial_again<F>(
     mut why: Error,
     since: Instant,

@@ -19,7 +19,7 @@ pub(crate) enum SshFailure {
     Garbled { host: String },
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A better route is there: no failure that anybody sees.
+    /// A better route is available: not shown as a failure.
     #[error("the job continues over another route")]
     Moved,
     #[error("{0}")]

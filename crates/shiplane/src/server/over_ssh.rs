@@ -186,7 +186,7 @@ impl Served {
     }
 }
 
-/// The address that the session came to, if there is one, before those that the server finds by itself.
+/// The address to which the ssh session was made, if it is known, before those that the server finds by itself.
 fn addresses(found: &Addresses, port: u16, ssh_connection: Option<&str>) -> Addresses {
     let reached = ssh_connection.and_then(|words| words.split_whitespace().nth(2)?.parse::<IpAddr>().ok());
     // A link-local address has lost its interface.

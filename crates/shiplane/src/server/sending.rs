@@ -138,7 +138,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self.with_code(|settings| settings.terms.ttl = Some(ttl))
     }
 
-    /// Of what is sent by a code: calls `callback` when somebody uses the code: [`Action::change`](crate::Action::change)
+    /// Of what is sent by a code: calls `callback` when a receiver uses the code: [`Action::change`](crate::Action::change)
     /// is `guessed`, `admitted`, `taken` or `declined`, `path` says who, and `why` is text for people. It must be quick.
     pub fn on_code(self, callback: impl FnMut(&Action) + Send + 'static) -> Self {
         self.with_code(|settings| settings.on_event = Box::new(callback))

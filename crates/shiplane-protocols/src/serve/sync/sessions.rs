@@ -113,7 +113,7 @@ impl SyncSession {
         self.abort.clone()
     }
 
-    /// What the comparison came to by then, if the request brings a list.
+    /// The result of the comparison so far, if the request has a list.
     pub(super) async fn open(
         &self,
         request: SyncRequest,
@@ -148,7 +148,7 @@ impl SyncSession {
         }
     }
 
-    /// All steps that have come to nothing yet come to this.
+    /// Answers every step that has no answer yet with this fault.
     pub(super) fn fail(&self, fault: &Fault) {
         self.compared.answer.give(Err(fault.clone()));
         self.started.answer.give(Err(fault.clone()));
@@ -156,7 +156,7 @@ impl SyncSession {
     }
 }
 
-/// What the peer says next; nothing, if it gives no sign of life for so long, or takes too long in all.
+/// The peer's next request; `None` if the peer gives no sign of life for `silence`, or takes too long in all.
 async fn next<T>(
     inbox: &mut mpsc::Receiver<T>,
     heard: &mut watch::Receiver<Instant>,
@@ -164,7 +164,7 @@ async fn next<T>(
 ) -> Option<T> {
     let began = Instant::now();
     loop {
-        // It need not speak while it is our turn.
+        // The peer may be silent while this side works.
         let heard_at = began.max(*heard.borrow_and_update());
         let give_up_at = (began + MAX_STEP_TIME).min(heard_at + silence);
         tokio::select! {
@@ -181,7 +181,7 @@ impl Begun {
         self.begun.session()
     }
 
-    /// Waits for the peer to list its dataset. Others may want this one: signs of life do not count.
+    /// Waits for the peer's list. Signs of life do not count, as others may want to sync this dataset.
     pub(super) async fn compare(
         &mut self,
         max: Duration,
@@ -201,7 +201,7 @@ impl Begun {
         start.ok_or_else(|| gone("the peer did not start the transfer"))
     }
 
-    /// Waits for what the peer made of it.
+    /// Waits for the peer's outcome.
     pub(super) async fn settle(&mut self, silence: Duration) -> Result<SyncHalf, Fault> {
         let half = next(&mut self.settle, &mut self.heard, silence).await;
         half.ok_or_else(|| gone("the peer did not report its result"))

@@ -38,12 +38,12 @@ impl Entries {
         self.kept.push_back(Kept { entry, may_ask_digest: true, signature_bytes_left });
     }
 
-    /// The receiver takes so much in all.
+    /// The receiver admits entries of this cost in all.
     pub(super) fn admit(&mut self, bytes: u64) {
         self.admitted_bytes = self.admitted_bytes.max(bytes);
     }
 
-    /// SPEC 4.10: whether one that counts as so much may be sent.
+    /// SPEC 4.10: whether an entry of this cost may be sent.
     pub(super) fn admits(&self, cost_bytes: u64) -> bool {
         self.sent_bytes.saturating_add(cost_bytes) <= self.admitted_bytes
     }

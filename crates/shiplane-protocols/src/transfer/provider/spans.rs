@@ -140,7 +140,7 @@ impl SpanSource {
         Ok(len)
     }
 
-    /// Fills a buffer across spans: small files travel in buffers of full size.
+    /// Fills a buffer across spans: small files share buffers of full size.
     fn fill(&mut self, max_len_bytes: usize, may_wait: bool) -> Result<Bytes, LaneError> {
         let (buffers, reading) = (self.buffers.clone(), self.reading.clone());
         buffers.filled(max_len_bytes, |buf| {

@@ -48,7 +48,7 @@ impl Progress {
         self.watch.completed(Instant::now());
     }
 
-    /// The provider has read so much because it was asked to.
+    /// The provider has read this many bytes on request.
     pub(super) fn moved(&mut self, bytes: u64) {
         self.watch.moved(bytes, Instant::now());
     }

@@ -155,7 +155,7 @@ impl Rounds {
         Ok(false)
     }
 
-    /// What a round came to; `None` if it failed for a reason that passes.
+    /// The result of a round; `None` if it failed for a transient reason.
     fn passing<T>(&self, done: Result<T, Error>) -> Result<Option<T>, Error> {
         match done {
             Ok(done) => Ok(Some(done)),

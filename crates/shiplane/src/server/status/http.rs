@@ -69,8 +69,8 @@ impl Allowed {
         Self(names)
     }
 
-    /// Whether a request that came in at `local` may name this host. A name that anybody could let point here is none: a
-    /// browser would take what is answered for that site's own.
+    /// Whether a request that came in at `local` may name this host. A name that any site could make point to this address is
+    /// refused: a browser would treat the answer as that site's own.
     fn permits(&self, host: &str, local: IpAddr) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         if authority.as_str().contains('@') {

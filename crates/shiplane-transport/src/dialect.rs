@@ -116,7 +116,8 @@ impl BareEndpoint {
         self.endpoint.close(varint(Code::NoError), b"");
     }
 
-    /// As [`close`](Self::close), and waits up to a second for the close to reach the peers.
+    /// As [`close`](Self::close), and waits up to a second for the close to reach the peers. Cancel-safe: it is closed at the
+    /// first poll.
     pub async fn shutdown(&self) {
         self.close();
         // quinn forgets a closed connection after three probe timeouts, which a dead path makes long.
@@ -239,7 +240,8 @@ impl BareConnection {
         lane::recv::recv_chunk(stream, offer, sink, &self.config, options).await
     }
 
-    /// Answers a chunk that is not taken with status 2 and this code.
+    /// Answers a chunk that is not taken with status 2 and this code. Dropped, it resets the stream, which refuses the chunk
+    /// too.
     pub async fn refuse_chunk(&self, stream: BiStream, code: Code) {
         lane::recv::refuse_chunk(stream, code, self.config.progress_timeout).await;
     }

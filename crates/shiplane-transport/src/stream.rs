@@ -104,6 +104,8 @@ impl SendHalf {
 
     /// As [`write`](Self::write), but gives up with [`StreamError::TimedOut`] when flow control opens
     /// for no byte within `timeout`. A long buffer may take longer, as long as it moves.
+    ///
+    /// Not cancel-safe: a part of `data` may have been queued; reset the stream then.
     pub async fn write_within(&mut self, data: Bytes, timeout: Duration) -> Result<(), StreamError> {
         let is_short = data.len() <= SHORT_BYTES;
         let priority = if is_short { i32::MAX } else { self.priority };
@@ -307,7 +309,7 @@ impl RecvHalf {
         self.wanted_bytes = Some(len_bytes);
     }
 
-    /// As [`read`](Self::read), with [`StreamError::TimedOut`] when nothing comes within `timeout`.
+    /// As [`read`](Self::read), with [`StreamError::TimedOut`] when nothing comes within `timeout`. Cancel-safe.
     ///
     /// # Errors
     /// As `read`.

@@ -185,7 +185,8 @@ impl InboundChunk {
         Self { index: 0, len_bytes, stream, config }
     }
 
-    /// Takes the whole frame, looks at none of it and answers with any byte: a hostile peer's part in a test.
+    /// Takes the whole frame, looks at none of it and answers with any byte: a hostile peer's part in a test. Dropped, it
+    /// resets the stream.
     ///
     /// # Errors
     /// [`StreamError`](crate::StreamError).
@@ -269,7 +270,7 @@ impl InboundChunk {
         self.receive_made(&expected, move || FileSink::create(&path), options).await
     }
 
-    /// Refuses it with status 2 and `code`.
+    /// Refuses it with status 2 and `code`. Dropped, it resets the stream, which refuses the chunk too.
     #[doc(hidden)]
     pub async fn refuse(self, code: Code) {
         // A byte, for which there is room.

@@ -71,13 +71,13 @@ impl OpenFilters {
     }
 }
 
-/// What a path takes beside its bytes.
+/// What a path takes in addition to its bytes.
 const LISTED_COST_BYTES: usize = 48;
 
 /// As it came, sorted, and those that were not found yet.
 const LISTED_COPIES: u64 = 3;
 
-/// What a pattern takes beside its bytes, as it came and parsed.
+/// What a pattern takes in addition to its bytes, as text and parsed.
 const PATTERN_COST_BYTES: u64 = 128;
 
 /// What the tree's own ignore files may take at a time.

@@ -50,15 +50,15 @@ impl InboxOptions {
         self
     }
 
-    /// Deliveries under way and waiting for the application; more are told to try again later. Default 16.
+    /// Deliveries under way and waiting for the application; further ones are refused as `Busy`. Default 16.
     #[must_use]
     pub fn max_waiting(mut self, max_waiting: usize) -> Self {
         self.max_waiting = max_waiting;
         self
     }
 
-    /// What all of those may hold together, at least one of the largest; more are told to try again later. Default
-    /// 32 MiB: half of the 64 MiB that a process should get by with, the other half being the windows of its
+    /// The bytes that all of those may hold together, at least one delivery of the largest size; further ones are refused as
+    /// `Busy`. Default 32 MiB: half of the 64 MiB that a process should need, as the other half is for the windows of its
     /// connections.
     #[must_use]
     pub fn max_held_bytes(mut self, max_held_bytes: u64) -> Self {

@@ -34,7 +34,7 @@
 //!   │◄─────────────────────── records stream: wants ─┤
 //!   ├── records stream: the manifest ───────────────►│
 //!   ├══ tagged chunks, concurrently ════════════════►│
-//!   │◄────────────── records stream: done {digest} ─┤ compared with what was sent
+//!   │◄─────────────── records stream: done {digest} ─┤ the client compares with its own
 //!   ├── call push.settle ───────────────────────────►│ makes it durable
 //!   │◄───────────────────── working ... done | fault ─┤
 //! ```

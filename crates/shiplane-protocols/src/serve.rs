@@ -141,7 +141,7 @@ impl FileServer {
         self.run_with(methods, transport, shutdown, reload).await;
     }
 
-    /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others beside them. The rules are read
+    /// As [`run`](Self::run), with `methods`: those of [`router`](Self::router) and others. The rules are read
     /// again as `reload` says.
     ///
     /// Dropped, it stops at once.
@@ -205,7 +205,7 @@ impl FileServer {
         self.memory().free_buffers();
     }
 
-    /// How many buffers are kept for the next job, beside those that all lanes of the process share.
+    /// How many buffers are kept for the next job, without those that all lanes of the process share.
     #[must_use]
     pub fn kept_buffers(&self) -> usize {
         self.memory().kept_buffers()
@@ -217,7 +217,7 @@ impl FileServer {
         self.memory().in_use()
     }
 
-    /// Lets a shutdown wait until the token is dropped, as for a call of a method beside those of this server.
+    /// Lets a shutdown wait until the token is dropped, as for a call of a method that is not this server's.
     ///
     /// # Errors
     /// The fault to answer with, once the server shuts down.
@@ -230,16 +230,15 @@ impl FileServer {
         if self.closing.is_cancelled() { Err(shutting_down()) } else { Ok(()) }
     }
 
-    /// The form of the path, and then the caller's right to read it: what is outside of its scope it must not even be told to
-    /// exist.
+    /// Checks the form of the path, and then the caller's right to read it: before the disk is looked at, so that the caller
+    /// learns nothing about paths outside of its scope.
     fn check_may_read(&self, context: &RequestContext, path: &[u8]) -> Result<(), Fault> {
         self.check_open()?;
         check_path(path)?;
         self.access.may_read(&context.peer, path, Instant::now()).map_err(|error| denied(&error))
     }
 
-    /// The methods that peers may call, for a program that offers others beside them and accepts
-    /// connections itself. Guests may also call `methods`, by which they authorise themselves.
+    /// The methods that peers may call, for a program that adds others and accepts connections itself. Guests may also call `methods`, by which they authorise themselves.
     #[must_use]
     pub fn router(self: &Arc<Self>, methods: &'static [&'static str]) -> Router {
         Router::new()
@@ -304,7 +303,7 @@ impl FileServer {
         self.check_open()?;
         check_path(&request.path)?;
         let digest = agree_digest(self.options.digest, request.digests)?;
-        // The scope before the disk: what is outside of it must not even be told to exist.
+        // Before the disk is looked at: a caller learns nothing about paths outside of its scope.
         let allowed = self.access.may_read(&context.peer, &request.path, Instant::now());
         allowed.map_err(|error| denied(&error))?;
         check_attributes(request.attributes, true)?;
@@ -312,7 +311,7 @@ impl FileServer {
         let root = self.root.clone();
         let path = request.path;
         let shown = escape(&path).to_string();
-        // Only who may read everything may go by links: they could lead out of a smaller scope.
+        // Links are followed only for callers that may read everything: a link could lead out of a smaller scope.
         let may_follow = self.access.may_read(&context.peer, b"", Instant::now()).is_ok();
         let resolve = move || if may_follow { root.resolve(&path) } else { root.resolve_unlinked(&path) };
         let source = off_thread(resolve).await?.map_err(|error| not_served(&error))?;
@@ -359,7 +358,7 @@ impl FileServer {
                 counting.completed(sent_bytes);
                 // Its permit is free for others by now.
                 drop(permit);
-                // What the receiver makes of it is part of the transfer: a shutdown waits for its end.
+                // A shutdown waits until the receiver has made everything durable.
                 let ended = provided.published(&events);
                 if tokio::time::timeout(CONFIRM_TIMEOUT, ended).await.is_ok() {
                     tracing::info!(peer = %peer.short(), %transfer, "complete");
@@ -373,12 +372,12 @@ impl FileServer {
         }
     }
 
-    /// What all of its transfers and syncs hold is counted here.
+    /// The budget of all transfers and syncs of this server.
     fn memory(&self) -> MemoryBudget {
         self.options.memory.clone().unwrap_or_default()
     }
 
-    /// Rights that were withdrawn end the sessions that had them.
+    /// Reads the rules again, and closes the connections of peers that have lost a right.
     async fn reload(&self, transport: &QuicTransport) {
         let access = Arc::clone(&self.access);
         let reloaded = blocking::spawn(move || access.reload_if_changed(Instant::now())).await;

@@ -11,17 +11,17 @@
 //!     │◄──────────── release, … done ──────────┤
 //! ```
 //!
-//! The receiver's wants *are* the payload's layout, so that resuming, skipping what is there, and sending
-//! only what differs are one mechanism. In reading order:
+//! The receiver's wants *are* the payload's layout. So resuming, skipping present files and sending only differences are one
+//! mechanism. In reading order:
 //!
 //! 1. `packer`: wants → chunks; `ledger`: what is wanted, under way and done. Both pure.
 //! 2. `provider`: scans, sends records, reads spans into lanes.
 //! 3. `receiver`: plans, wants, receives, publishes.
-//! 4. `delta`: what an old version has in common with the new one is not sent. Pure.
-//! 5. `target`: where it all lands: a directory tree, or one stream.
-//! 6. `progress`: whether the peer moves. Pure.
-//! 7. `limit`: what keeps it from being faster.
-//! 8. `budget`: how much of all this is in memory at a time.
+//! 4. `delta`: finds the parts of a new version that an old one has too, so that they are not sent. Pure.
+//! 5. `target`: writes to a directory tree, or to one stream.
+//! 6. `progress`: checks that the peer makes progress. Pure.
+//! 7. `limit`: names what limits the rate.
+//! 8. `budget`: limits the memory of all this.
 
 mod budget;
 mod delta;
@@ -58,13 +58,13 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability, TransferId};
 
 use crate::{Compression, TransferMetrics};
 
-/// How often a side that is busy with its disk says that it lives: six times within the peer's deadline,
-/// which is taken to be our own.
+/// How often a side that is busy with its disk sends a sign of life: six times within the peer's deadline, which is assumed
+/// to be the same as this side's.
 const fn alive_interval(progress_timeout: Duration) -> Duration {
     Duration::from_nanos((progress_timeout.as_nanos() / 6) as u64 + 1)
 }
 
-/// How often a side tells how much has moved, beside when a buffer is written: a quarter of a second, as a bar is drawn.
+/// How often a side reports moved bytes, in addition to each written buffer: a quarter of a second, as often as a bar is drawn.
 const SHOWN_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A chunk is sent at most three times.

@@ -54,7 +54,7 @@ pub struct WriteLimits {
     pub links: LinkPolicy,
     /// Whether owners, access lists and extended attributes of a peer's files are taken: by default not.
     pub attributes: bool,
-    /// Pushes of one peer at a time. More are told that the server is busy.
+    /// Pushes of one peer at a time. Further ones are refused as `Busy`.
     pub max_pushes_per_peer: usize,
 }
 
@@ -74,7 +74,7 @@ impl Default for WriteLimits {
 pub(super) struct Writing {
     limits: WriteLimits,
     pushes: Registry<PushSession>,
-    /// For telling requests apart without keeping them; a peer cannot choose two that look alike.
+    /// Hashes requests, to tell them apart without keeping them. A peer cannot find two with the same hash.
     key: RandomState,
     pub(super) targets: Targets,
     space: Space,
@@ -130,7 +130,7 @@ impl Writing {
 }
 
 impl FileServer {
-    /// READY, or a fault before a single byte of payload (SPEC 5.6).
+    /// Answers *ready*, or a fault before the first byte of payload (SPEC 5.6).
     pub(super) async fn open_push(
         self: Arc<Self>,
         context: RequestContext,
@@ -138,19 +138,19 @@ impl FileServer {
     ) -> Result<PushOpened, Fault> {
         self.check_open()?;
         let target = target_path(&request)?;
-        // The scope before the disk: what is outside of it must not even be told to exist.
+        // Before the disk is looked at: a caller learns nothing about paths outside of its scope.
         let allowed = self.access.may_write(&context.peer, &target, Instant::now());
         allowed.map_err(|error| denied(&error))?;
         let read_only = || Fault::new(FaultCode::ReadOnly, "nothing can be pushed to this server");
         let writing = self.writing.as_ref().ok_or_else(read_only)?;
         check_attributes(request.attributes, writing.limits.attributes)?;
         let transfer = TransferId::from_bytes(request.transfer);
-        // The same place is the same, from whichever directory above it is served.
+        // The key of a job does not depend on which directory above the target is served.
         let place =
             self.syncing.as_ref().map_or_else(|| target.clone(), |syncing| syncing.local_name(&target));
         let job = JobKey::of_push(context.peer.as_bytes(), &request.source, &place);
         if writing.pushes.find(context.peer, transfer).is_none() {
-            // SPEC 5.7: a peer that pushes the same again has given up its earlier push.
+            // SPEC 5.7: a peer that repeats a push has abandoned the earlier one.
             writing.targets.take_over(&target, job).await;
         }
         let hashed = writing.key.hash_one(&request);
@@ -191,7 +191,7 @@ impl FileServer {
         }
     }
 
-    /// Takes everything that the push needs: its streams, its name, its place on the disk and the space.
+    /// Takes everything that the push needs: its streams, its target and the space on the disk.
     async fn hold(
         &self,
         writing: &Writing,
@@ -279,7 +279,7 @@ impl FileServer {
         let confirmed = begun.confirmed.clone();
         drop(begun);
         drop(under_way);
-        // A shutdown waits until the pusher has been told, if it is there to be told.
+        // A shutdown waits until the pusher has asked for the outcome or has gone.
         tokio::select! {
             () = confirmed.cancelled() => {}
             _ = connection.closed() => {}
@@ -353,8 +353,8 @@ fn open(
     let shape = Shape::from(request.shape);
     let destination =
         Destination::open_beneath(root, &request.path, &shape, job, options, shared, may_create)?;
-    // Where something is already, only the manifest can tell what is missing; then the receiver checks
-    // before it asks for the first byte.
+    // If the target exists, only the manifest shows how many bytes are missing. The receiver then checks the space before it
+    // requests the first byte.
     let is_fresh = destination.is_fresh()?;
     let reserved = match request.total_bytes {
         Some(total_bytes) if is_fresh => Some(space.reserve(&destination, total_bytes)?),
@@ -363,8 +363,8 @@ fn open(
     Ok((destination, is_fresh, reserved))
 }
 
-/// Opens the records stream and receives. What the push prepared is free when this returns, before the pusher
-/// hears of it, so that it may push there again at once.
+/// Opens the records stream and receives. Everything that the push held is released when this returns, before the pusher
+/// hears of the end, so that it may push there again at once.
 async fn take(
     connection: &Arc<PeerConnection>,
     prepared: PreparedPush,
@@ -390,7 +390,7 @@ fn done(received: &Received, durable: bool) -> PushDone {
     PushDone {
         durable,
         entries: received.entries,
-        // What came in parts may have begun in an earlier transfer.
+        // A file in parts may have begun in an earlier transfer.
         total_bytes: received.totals.entry_bytes.max(received.summary.published_bytes),
         published_files: received.summary.published_files,
         identical_files: received.summary.identical_files,

@@ -79,17 +79,17 @@ struct Running {
     memory: ListMemory,
     begun: Begun,
     abort: CancellationToken,
-    /// No other push or sync writes there. Given up before the peer hears of the end, so that it may begin anew.
+    /// Keeps other pushes and syncs away. Released before the peer hears of the end, so that it may start again.
     name: Option<TargetClaim>,
     relisting: Option<Relisting>,
-    /// As those see it who watch the server, from the exchange until it has ended or failed.
+    /// Its entry in the list of running jobs, from the exchange until the sync has ended or failed.
     job: Option<Arc<UnderWay>>,
-    /// The peer takes, and may not write: nothing is changed here, and nothing remembered.
+    /// The peer only takes and may not write: nothing is changed or remembered here.
     reads_only: bool,
 }
 
 impl FileServer {
-    /// Begins, lists what is here, and compares if the peer has done so (SPEC 5.14).
+    /// Begins a sync: lists this side's dataset, and compares if the request has the peer's list (SPEC 5.14).
     pub(super) async fn open_sync(
         self: Arc<Self>,
         context: RequestContext,
@@ -148,7 +148,7 @@ impl FileServer {
         session.open(request, wait).await
     }
 
-    /// Compares, and says what differs (SPEC 5.15).
+    /// Compares with the peer's list (SPEC 5.15).
     pub(super) async fn compare_sync(
         self: Arc<Self>,
         context: RequestContext,
@@ -157,12 +157,12 @@ impl FileServer {
         self.session(&context, request.sync)?.compared.ask(request.list, answer_wait(&context)).await
     }
 
-    /// What there is for syncs, if this server takes part in any.
+    /// The state for syncs, if this server takes part in them.
     pub(super) fn syncs(&self) -> Result<&Syncing, Fault> {
         self.syncing.as_ref().ok_or_else(read_only)
     }
 
-    /// Plans, and does what needs nothing from the peer (SPEC 5.16).
+    /// Plans, and executes the steps that need no data from the peer (SPEC 5.16).
     pub(super) async fn start_sync(
         self: Arc<Self>,
         context: RequestContext,
@@ -171,7 +171,7 @@ impl FileServer {
         self.session(&context, request.sync)?.started.ask(request, answer_wait(&context)).await
     }
 
-    /// Says what has become of it (SPEC 5.17).
+    /// Gives the outcome (SPEC 5.17).
     pub(super) async fn settle_sync(
         self: Arc<Self>,
         context: RequestContext,
@@ -180,7 +180,7 @@ impl FileServer {
         self.session(&context, request.sync)?.settle(request, answer_wait(&context)).await
     }
 
-    /// The peer goes on with it (SPEC 5.17).
+    /// Takes a sign of life (SPEC 5.17).
     pub(super) async fn sync_is_alive(
         self: Arc<Self>,
         context: RequestContext,
@@ -189,7 +189,7 @@ impl FileServer {
         self.session(&context, sync).map(drop)
     }
 
-    /// That of a call, which is a sign of life.
+    /// The session of a call. The call is a sign of life.
     fn session(&self, context: &RequestContext, sync: [u8; 16]) -> Result<Arc<SyncSession>, Fault> {
         let (peer, sync) = (context.peer, TransferId::from_bytes(sync));
         let session = self.syncing.as_ref().and_then(|syncing| syncing.sessions.find(peer, sync));
@@ -212,7 +212,7 @@ impl Running {
                 (Err(gone("the connection was closed")), Some(lost))
             }
         };
-        // Whatever reads files for it stops.
+        // Stops the threads that read files for this sync.
         abort.cancel();
         match &ended {
             Ok(()) => tracing::info!(peer = %peer.short(), path, "synced"),
@@ -237,7 +237,7 @@ impl Running {
         let announced = Digest::from_bytes(manifest_digest);
         let digest = dataset.manifest().digest();
         let known: Vec<_> = bases.iter().map(|digest| Digest::from_bytes(*digest)).collect();
-        // What is left out here reaches the peer with the changes.
+        // Paths that this side leaves out reach the peer with the changes.
         if digest == announced && dataset.is_whole() {
             let reads_only = self.reads_only;
             let remembered = blocking(move || {
@@ -335,7 +335,7 @@ impl Running {
         self.connection.config().timeouts().progress
     }
 
-    /// Plans what the peer has planned, too, and does the first steps of it.
+    /// Computes the same plan as the peer, and executes its first steps.
     async fn prepare(
         &mut self,
         dataset: &Dataset,
@@ -355,7 +355,7 @@ impl Running {
             None => None,
         };
         let mut unpacked = Vec::new();
-        // In the order in which they come beside the call.
+        // In the order in which their chunks arrive.
         for body in told.into_iter().chain([start.changes]) {
             let body = unpack(&mut self.claim, body, timeout, self.digest, &self.memory).await;
             unpacked.push(body.map_err(|error| fault(&error))?);
@@ -435,8 +435,8 @@ impl Running {
     }
 }
 
-/// Takes the place that is synced with. What the peer has left of an earlier sync of the same two datasets is ended
-/// first, whether its connection has been found dead or not (SPEC 5.14).
+/// Locks the directory. An earlier sync of the same two datasets is ended first, even if its connection still seems to
+/// live (SPEC 5.14).
 async fn claim_name(targets: &Targets, peer: PeerId, request: &SyncRequest) -> Result<TargetClaim, Fault> {
     // A job that no push has: none takes over from a sync.
     let job = JobKey::new(peer.as_bytes(), &[&request.source[..], &request.path].concat());

@@ -39,7 +39,7 @@ pub(crate) fn pack(changes: &Changes, index: u64, max_inline_len_bytes: usize) -
     (SyncBody::Lane { index, len_bytes: bytes.len() as u64 }, Some(bytes.into()))
 }
 
-/// Sends what [`pack`] left over.
+/// Sends the chunk of a list that [`pack`] found too long for a call.
 pub(crate) async fn send_beside(
     connection: &PeerConnection,
     sync: TransferId,
@@ -53,7 +53,7 @@ pub(crate) async fn send_beside(
     Ok(())
 }
 
-/// Takes what the peer has packed.
+/// Receives a list of the peer.
 pub(crate) async fn unpack(
     claim: &mut Claim,
     body: SyncBody,
@@ -156,7 +156,7 @@ pub(crate) async fn exchange(
     let (provided, received) = futures::join!(providing, taking);
     let failed = match (provided, received) {
         (Ok(provided), Ok(received)) => return Ok(Exchanged { provided, received }),
-        // Our own disk's failure says more than that the peer has hung up because of it.
+        // A failure of this side's disk is the cause of the peer's hang-up.
         (Err(error), Err(cause)) if error.is_hang_up() => cause,
         (Err(error), _) | (_, Err(error)) => error,
     };
@@ -190,16 +190,16 @@ async fn take(
 }
 
 impl Exchanged {
-    /// What this side could not send, and why; of many, the first.
+    /// The first files that this side could not send, and why.
     pub(crate) fn unsent(&self) -> Vec<(RelPath, Arc<SourceError>)> {
         self.provided.as_ref().map(|provided| provided.unsent.clone()).unwrap_or_default()
     }
 }
 
-/// A manifest, and beside it the numbers of a million entries that are no more.
+/// A manifest, and the removals of a million entries.
 const MAX_LIST_LEN_BYTES: u64 = MAX_MANIFEST_LEN_BYTES as u64 + (16 << 20);
 
-/// Both sides have told what they made of it: what is common from now on. `None` if they cannot remember it.
+/// The new common base, from the outcomes of both sides; `None` if too many paths were left alone to name them.
 pub(crate) fn settle(
     agreed: &Agreed,
     ours: &SyncHalf,

@@ -20,7 +20,7 @@ pub struct SyncJob {
     pub root: Option<SourceRoot>,
     /// The peer's, below what it serves; empty for all of that. It is created if we may.
     pub remote_path: Vec<u8>,
-    /// Where this side remembers what was common.
+    /// Where this side stores its bases.
     pub state: SyncState,
     /// This side's key. Of two that begin at the same moment, the greater one steps back.
     pub own: PeerId,
@@ -46,13 +46,13 @@ pub struct SyncJob {
 /// The result of a sync. The actions are done and durable on both sides, except for the paths that were left alone.
 #[derive(Debug, Clone)]
 pub struct SyncReport {
-    /// What was to be done, on both sides; none if they were the same.
+    /// The planned actions on both sides; none if they were equal.
     pub actions: Vec<Action>,
-    /// What was left alone, for the next sync.
+    /// The paths that were left alone, for the next sync.
     pub left: Vec<LeftPath>,
-    /// How many more the peer has left alone than are named.
+    /// How many further paths the peer has left alone without naming them.
     pub left_unnamed: u64,
-    /// What of either side's directory is not listed: on which side, why, and the escaped path.
+    /// The paths that either side could not list: the side, the reason, and the escaped path.
     pub unlisted: Vec<(Side, LeftOutReason, String)>,
     /// Digest of the manifest that both have now, or would have.
     pub digest: Digest,
@@ -62,13 +62,13 @@ pub struct SyncReport {
     pub sent_bytes: u64,
     /// Payload bytes that came from it.
     pub received_bytes: u64,
-    /// Both as they travelled: less, if they were compressed.
+    /// Both as they were sent: fewer if they were compressed.
     pub wire_bytes: u64,
     /// Chunks, both ways.
     pub chunks: u64,
 }
 
-/// Something that was left alone.
+/// A path that was left alone.
 #[derive(Debug, Clone)]
 pub struct LeftPath {
     /// On which side.

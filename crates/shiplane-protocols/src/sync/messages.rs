@@ -18,13 +18,13 @@ pub(crate) const SYNC_OPEN: Method<SyncRequest, Step<SyncResponse>> = Method::ne
 /// Compares the two lists.
 pub(crate) const SYNC_COMPARE: Method<SyncCompare, Step<SyncResponse>> = Method::new("sync.compare");
 
-/// Says what has changed here, and begins.
+/// Sends the caller's changes, and starts the transfers.
 pub(crate) const SYNC_START: Method<SyncStart, Step<SyncReady>> = Method::new("sync.start");
 
-/// Compares what has become of it, and ends.
+/// Exchanges the outcomes, and ends the sync.
 pub(crate) const SYNC_SETTLE: Method<SyncSettle, Step<SyncDone>> = Method::new("sync.settle");
 
-/// Says that the caller goes on with it, however long its part takes.
+/// Shows that the caller is alive, however long its part takes.
 pub(crate) const SYNC_ALIVE: Method<[u8; 16], ()> = Method::new("sync.alive");
 
 /// Waits until the callee's dataset has changed.
@@ -92,16 +92,16 @@ pub enum SyncResponse {
     },
 }
 
-/// Bytes of any length: small ones in the call itself, others as a chunk beside it.
+/// Bytes of any length: short ones in the call itself, longer ones as a chunk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SyncBody {
     /// Here they are.
     Inline(Vec<u8>),
-    /// They come down the lane, as the chunk with this index of the transfer that has the sync's id.
+    /// They are sent as the chunk with this index, of the transfer that has the sync's id.
     Lane {
         /// The chunk's index.
         index: u64,
-        /// How many they are.
+        /// Their number.
         len_bytes: u64,
     },
 }
@@ -215,7 +215,7 @@ pub(crate) struct SyncHalf {
     /// The paths where it differs from the plan, the reasons (SPEC 4.25), and the system's messages; `None` if they are too
     /// many to be listed.
     pub(crate) unsettled: Option<Vec<Unsettled>>,
-    /// How many they are.
+    /// The number of these paths.
     pub(crate) left: u64,
 }
 

@@ -397,7 +397,7 @@ pub(super) fn chunk_cost_bytes(spans: &[Span]) -> u64 {
 /// Two buffers of 256 KiB: one that is filled while another thread works on the one before.
 const MAX_CHUNK_BUFFER_BYTES: u64 = 512 << 10;
 
-/// What a span counts as beside its bytes: where it is, and a handle of its file.
+/// What a span counts as in addition to its bytes: its place, and a handle of its file.
 const SPAN_COST_BYTES: u64 = 192;
 
 /// 8 KiB: without memory of its own a chunk holds three of them at a time, in as many transfers as may run.

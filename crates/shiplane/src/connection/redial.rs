@@ -191,7 +191,7 @@ fn is_worth_another_dial(error: &Error) -> bool {
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// 5 s: little beside what a person waits for a network, and no load for a server that comes back to many.
+/// 5 s: short compared with an outage, and no load for a server to which many clients return.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// 1 s: some round trips. However short the time that is left, one dial is tried.

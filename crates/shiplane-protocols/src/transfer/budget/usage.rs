@@ -12,7 +12,7 @@ impl MemoryBudget {
         receive_buffers().free();
     }
 
-    /// How many buffers are kept for the next transfer, beside those of the lanes.
+    /// How many buffers are kept for the next transfer, without those of the lanes.
     pub(crate) fn kept_buffers(&self) -> usize {
         self.buffers.kept() + self.splitters.buffers.kept()
     }

@@ -18,7 +18,7 @@ pub(crate) struct Provided {
     pub(crate) chunks: u64,
     /// Payload bytes delivered.
     pub(crate) sent_bytes: u64,
-    /// The same as it travelled.
+    /// The same as they were sent.
     pub(crate) wire_bytes: u64,
     /// The first of the files that could not be sent, and why.
     pub(crate) unsent: Vec<(RelPath, Arc<SourceError>)>,

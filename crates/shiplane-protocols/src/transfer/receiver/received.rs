@@ -22,9 +22,9 @@ pub(crate) struct Received {
     /// The manifest's files and directories.
     pub(crate) entries: u64,
     pub(crate) totals: Totals,
-    /// What has become of them here.
+    /// The results of the files.
     pub(crate) summary: Summary,
-    /// Whether the provider agrees that it is what it has sent.
+    /// Whether the provider has confirmed that it has sent exactly this.
     pub(crate) confirmed: Result<(), TransferError>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Totals {
     pub(super) resumed_bytes: u64,
     /// Payload bytes of the chunks that were stored.
     pub(crate) received_bytes: u64,
-    /// The same as it travelled.
+    /// The same as they were sent.
     pub(crate) wire_bytes: u64,
     /// Entries that could not be sent.
     pub(crate) failed: u64,
@@ -61,9 +61,9 @@ impl Totals {
 pub(super) struct End {
     /// The digest over all chunks, once the provider was told that they are here.
     pub(super) sent_digest: Option<Digest>,
-    /// What the provider says that it has sent, in how many chunks.
+    /// The chunks and the digest that the provider has announced (*sent*).
     announced: Option<(u64, Digest)>,
-    /// What the provider makes of that.
+    /// The provider's answer.
     confirmed: Option<Result<(), TransferError>>,
     /// The connection has failed since.
     is_cut: bool,

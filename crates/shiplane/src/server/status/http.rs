@@ -64,7 +64,7 @@ impl Page {
 }
 
 impl Allowed {
-    /// These, beside those that are always allowed.
+    /// These, in addition to those that are always allowed.
     pub(super) fn new(names: Vec<String>) -> Self {
         Self(names)
     }

@@ -21,7 +21,7 @@ fn fill(at: &Path) {
     }
 }
 
-/// Never waited for, and filled again so slowly that what was debited can be seen.
+/// Never waited for, and refilled so slowly that a debit stays visible.
 fn limit() -> RateLimiter {
     let burst_bytes = NonZeroU64::new(BURST_BYTES).unwrap();
     RateLimiter::new(RateLimit { bytes_per_second: NonZeroU64::MIN, burst_bytes })
@@ -98,7 +98,7 @@ async fn transfers_both_ways_and_failures_are_counted_on_both_sides() {
         let push = Push::open(&rpc, source(&world.dest()), &request(), &Default::default()).await.unwrap();
         push.send(&world.options, Arc::new(|_| ())).await.unwrap();
     }
-    // Other content, and no right to replace what is there.
+    // The target has other content, and the push may not replace it.
     fs::write(world.dest().join("f0"), b"other").unwrap();
     let push = Push::open(&rpc, source(&world.dest()), &request(), &Default::default()).await.unwrap();
     push.send(&world.options, Arc::new(|_| ())).await.unwrap_err();

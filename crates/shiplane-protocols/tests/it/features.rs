@@ -1,4 +1,4 @@
-//! Stories of the library's features beside the files: two peers, who may have a relay between them.
+//! The library's features for single chunks: two peers, with or without a relay between them.
 
 mod batch;
 mod delivery;

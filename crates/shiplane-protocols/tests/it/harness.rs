@@ -187,7 +187,7 @@ impl World {
         self.server.open_connections()
     }
 
-    /// Beside what is served: nothing may ever get there.
+    /// Outside of the served directory: no peer may write there.
     pub(crate) fn outside(&self) -> PathBuf {
         self.dir.path().to_owned()
     }

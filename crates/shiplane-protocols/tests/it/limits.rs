@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::harness::{World, narrow_windows, noise, options, quick};
 
-/// One side: a runtime whose threads take so much longer for each digest.
+/// One side: a runtime whose threads take this much longer for each digest.
 fn side(digest_delay: Duration) -> Runtime {
     let mut side = Builder::new_multi_thread();
     side.worker_threads(1).enable_all().on_thread_start(move || slow_digests(digest_delay));

@@ -1,4 +1,4 @@
-//! The path is measured by those who may read, a few at a time.
+//! Probes: only readers may measure the path, and only a few at a time.
 
 use shiplane_protocols::internals::measure_rate;
 use shiplane_rpc::{CallError, FaultCode, RpcClient};

@@ -170,7 +170,7 @@ async fn two_that_are_equal_need_two_calls_at_most_and_no_chunk() {
         assert_eq!((report.chunks, report.actions.len(), report.files), (0, 0, 1));
         assert!((1..=2).contains(&calls.load(Ordering::SeqCst)));
     }
-    // And it counts as a sync: what is deleted from now on is deleted.
+    // It counts as a sync: later deletions are carried.
     fs::remove_dir_all(world.dest().join("a")).unwrap();
     let job = SyncJob { consent: Consent { mass_deletion: true }, ..job(&world) };
     synchronise(&client, &job, silent()).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_file_and_a_directory_of_one_name_both_stay() {
     sync(&world, &client).await;
     let expected: [&[u8]; 4] = [b"a file", b"a file", b"in a directory", b"in a directory"];
     assert_eq!(contents(&world.source()), expected);
-    // Then one turns into the other on one side, and nobody else has touched it.
+    // Then one side turns it into the other kind, and the other side has not changed it.
     fs::remove_dir_all(world.dest().join("x")).unwrap();
     write(&world.dest(), "x", b"a file again");
     fs::remove_dir_all(world.source().join("z")).unwrap();

@@ -119,7 +119,7 @@ fn fill_with_holes(at: &Path) {
     fs::write(at.join("plain"), vec![0; 70_000]).unwrap();
 }
 
-/// Sizes, times, and what is occupied, of what is too long to be read.
+/// Sizes, times and occupied bytes of files that are too long to be read.
 fn extents(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64)> {
     let of = |name: PathBuf| {
         let found = fs::symlink_metadata(root.join(&name)).unwrap();

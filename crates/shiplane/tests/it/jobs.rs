@@ -229,7 +229,7 @@ async fn a_job_that_is_cancelled_before_it_begins_does_nothing() {
     assert!(!exists(&here.path("a")) && !exists(&here.path("dir/a")) && !exists(&there.path("root/dir")));
 }
 
-/// Triggers `stop` once so much is kept that a later run finds some of it.
+/// Triggers `stop` once enough is kept for a later run to resume.
 fn once_kept(stop: &CancellationToken) -> impl FnMut(&Event) + Send + 'static {
     let stop = stop.clone();
     move |event| {

@@ -1,4 +1,4 @@
-//! Methods of a server's owner, and who may call them.
+//! Methods that a server's owner adds, and the rights that a caller needs.
 
 use std::sync::Arc;
 

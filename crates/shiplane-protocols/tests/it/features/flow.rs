@@ -41,7 +41,7 @@ async fn every_buffer_size_gives_the_same_output() {
     }
 }
 
-/// Collects what a progress hook is told.
+/// Collects the calls of a progress hook.
 fn collect(total_bytes: u64) -> (LaneOptions, Arc<Mutex<Vec<Progress>>>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);

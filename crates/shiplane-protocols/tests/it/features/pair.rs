@@ -55,7 +55,7 @@ impl Pair {
         (dialled.unwrap(), accepted.unwrap().1)
     }
 
-    /// Alice's client; Bob serves `router` to all who come.
+    /// Alice's client; Bob serves `router` on every connection.
     pub(crate) async fn serving(&self, router: Router) -> RpcClient {
         self.bob_serves(router);
         RpcClient::new(self.alice.connect_to(self.bob_addr()).await.unwrap())
@@ -82,7 +82,7 @@ impl Pair {
     }
 }
 
-/// Passes datagrams on, as long as it is not told to lose them.
+/// Forwards datagrams until it is set to drop them.
 pub(crate) struct Relay {
     pub(crate) addr: SocketAddr,
     lose: Arc<Lose>,

@@ -114,7 +114,7 @@ async fn a_file_that_was_replaced_is_noticed_by_its_digest() {
     assert!(!output.exists());
 }
 
-/// A server that announces `announced` bytes of `digest` and sends `sent`; what it is told.
+/// A server that announces `announced` bytes of `digest` and sends `sent`; gives the client's status.
 fn liar(
     announced: u64,
     digest: Digest,

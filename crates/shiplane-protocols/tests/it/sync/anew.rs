@@ -28,7 +28,7 @@ async fn the_same_key_takes_over_from_its_own_sync_of_the_same_two_and_from_no_o
     let first = open();
     compare(&left, &first, &theirs).await.unwrap();
 
-    // The connection of the first is alive and well; only what was begun on it was left.
+    // The connection of the first is alive; only its sync was abandoned.
     let again = same().await;
     let other = SyncRequest { sync: [9; 16], source: [1; 32], ..first.clone() };
     assert_eq!(call(&again, OPEN, &other).await, Err(FaultCode::Busy), "another dataset of the same key");

@@ -13,7 +13,7 @@ use tokio::{runtime::Runtime, sync::watch::channel};
 use super::{admitted, contents, job, silent};
 use crate::harness::{World, tree};
 
-/// Something that somebody does to a dataset.
+/// A random change of a dataset.
 #[derive(Debug, Clone)]
 enum Edit {
     Write { path: String, content: u8 },

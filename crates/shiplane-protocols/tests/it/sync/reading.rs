@@ -98,7 +98,7 @@ async fn a_caller_that_announced_to_take_and_then_gives_is_refused() {
     assert!(matches!(opened, Step::Done(SyncResponse::Differs { base: None, .. })), "{opened:?}");
     let request = start(changes(&evil));
     assert!(matches!(call(&client, START, &request).await, Ok(Started::Ready { .. })));
-    // It sends what was not asked for, in every transfer that it knows of.
+    // It sends chunks that were not requested, in every transfer that it knows of.
     for transfer in [request.up, request.down, request.sync] {
         let source = ChunkSource::Memory(b"x".as_slice().into()).open().unwrap();
         let tag = TaggedChunk { transfer: TransferId::from_bytes(transfer), index: 0 };

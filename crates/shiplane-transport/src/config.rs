@@ -64,7 +64,7 @@ impl TransportConfig {
     }
 
     /// Sets how much unread data all connections together may hold. Each connection then starts with a small window that
-    /// grows as data is read. For servers that read whatever arrives, e.g. [`RECEIVE_CREDIT_BYTES`]. Default `None`: each
+    /// grows as data is read. For programs that read whatever arrives, e.g. [`RECEIVE_CREDIT_BYTES`]. Default `None`: each
     /// connection has its full window from the start, for programs that leave one stream unread while waiting for another.
     #[must_use]
     pub fn receive_budget_bytes(mut self, receive_budget_bytes: impl Into<Option<u32>>) -> Self {
@@ -277,12 +277,12 @@ pub const BUFFER_LEN_BYTES: usize = 64 * 1024;
 /// window real loss reaches that. Bandwidth comes from parallel streams.
 pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// 24 MiB: the bandwidth-delay product of 1 Gbit/s at 200 ms, and with what the lanes hold well within a
-/// process's memory cap of 64 MiB.
-pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+/// 18 MiB: the most that our sender keeps in flight, and an eighth, of which the peer is told once it has been read. With
+/// what the lanes hold within 48 MiB for a process.
+pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 18 * 1024 * 1024;
 
-/// 24 MiB for all connections of a server. One alone gets 16 MiB, the most that our sender keeps in flight.
-pub const RECEIVE_CREDIT_BYTES: u32 = 24 * 1024 * 1024;
+/// 27 MiB for all connections of a server, or of a client. One alone gets its window of 18 MiB.
+pub const RECEIVE_CREDIT_BYTES: u32 = 27 * 1024 * 1024;
 
 /// 24 MiB for all connections of a server together: one alone gets its window of 16 MiB.
 pub const SEND_CREDIT_BYTES: u32 = 24 * 1024 * 1024;

@@ -2,12 +2,18 @@
 //!
 //! A window is memory that a peer can fill and leave filled: by sending data that is not read yet, or by not
 //! acknowledging data that it asked for. So windows begin small. They grow as received data is read and sent data is
-//! acknowledged: a peer that only fills windows holds little, and all peers together hold no more than the budget.
+//! acknowledged: a peer that only fills windows holds little, and all peers together hold no more than the budget. Beyond
+//! 4 MiB a receive window grows only as the path needs it: what a slow disk leaves unread is no more.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{config::FIRST_WINDOW_BYTES, memory::MemoryPool};
 
@@ -99,7 +105,9 @@ impl ConnectionWindows {
 
     /// So much has been read.
     pub(crate) fn read(&self, len_bytes: usize) {
-        if let Some(window_bytes) = self.receive.moved(len_bytes, WindowAutotune::on_read) {
+        let rtt = || self.connection.rtt();
+        let grow = |autotune: &mut WindowAutotune, bytes| autotune.on_read(bytes, rtt(), Instant::now());
+        if let Some(window_bytes) = self.receive.moved(len_bytes, grow) {
             self.set_receive(window_bytes);
         }
     }
@@ -164,7 +172,11 @@ impl Window {
     }
 
     /// The new size, if it changes.
-    fn moved(&self, len_bytes: usize, grow: fn(&mut WindowAutotune, u64) -> Option<u64>) -> Option<u64> {
+    fn moved(
+        &self,
+        len_bytes: usize,
+        grow: impl FnOnce(&mut WindowAutotune, u64) -> Option<u64>,
+    ) -> Option<u64> {
         let moved_bytes = self.moved_bytes.fetch_add(len_bytes as u64, Ordering::Relaxed) + len_bytes as u64;
         if moved_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
             return None;
@@ -183,11 +195,21 @@ struct WindowAutotune {
     window_bytes: u64,
     max_bytes: u64,
     look_at_bytes: u64,
+    /// When it was last looked at, and the shortest round trip that was seen.
+    looked_at: Option<Instant>,
+    rtt: Duration,
 }
 
 impl WindowAutotune {
     fn new(budget: MemoryPool, max_bytes: u64) -> Self {
-        Self { budget, window_bytes: FIRST_WINDOW_BYTES.into(), max_bytes, look_at_bytes: 0 }
+        Self {
+            budget,
+            window_bytes: FIRST_WINDOW_BYTES.into(),
+            max_bytes,
+            look_at_bytes: 0,
+            looked_at: None,
+            rtt: Duration::MAX,
+        }
     }
 
     /// Grows to this size, as far as that can be lent.
@@ -198,23 +220,36 @@ impl WindowAutotune {
         self.window_bytes += self.budget.take(share);
     }
 
-    /// As [`on_read`](Self::on_read), for bytes that were taken to be sent: all but a window of them have arrived.
+    /// For bytes that were taken to be sent: all but a window of them have arrived.
     fn on_written(&mut self, written_bytes: u64) -> Option<u64> {
-        self.on_read(written_bytes.saturating_sub(self.window_bytes))
+        self.on_moved(written_bytes.saturating_sub(self.window_bytes), true)
     }
 
-    /// The new window, if it changes: four times the old one whenever half of it has been read, so that a sender
-    /// that doubles what it has under way every round trip never meets it.
-    fn on_read(&mut self, read_bytes: u64) -> Option<u64> {
+    /// The new window, if it changes. Above [`MIN_PATH_WINDOW_BYTES`] it grows only if half of it was read within a few
+    /// round trips: else it is several times what the path holds, and more would only wait for who reads it.
+    fn on_read(&mut self, read_bytes: u64, rtt: Duration, now: Instant) -> Option<u64> {
         if read_bytes < self.look_at_bytes {
+            return None; // Somebody else has just looked.
+        }
+        // While this side is busy a round trip seems longer.
+        self.rtt = self.rtt.min(rtt);
+        let elapsed = self.looked_at.replace(now).map_or(Duration::MAX, |before| now - before);
+        let may_grow = self.window_bytes < MIN_PATH_WINDOW_BYTES || elapsed < self.rtt * QUICK_ROUND_TRIPS;
+        self.on_moved(read_bytes, may_grow)
+    }
+
+    /// The new window, if it changes: four times the old one whenever half of it has moved, so that a sender
+    /// that doubles what it has under way every round trip never meets it.
+    fn on_moved(&mut self, moved_bytes: u64, may_grow: bool) -> Option<u64> {
+        if moved_bytes < self.look_at_bytes {
             return None; // Somebody else has just looked.
         }
         let is_first_look = self.look_at_bytes == 0;
         let before_bytes = self.window_bytes;
-        if !is_first_look {
+        if may_grow && !is_first_look {
             self.borrow(4 * self.window_bytes);
         }
-        self.look_at_bytes = read_bytes + self.window_bytes / 2;
+        self.look_at_bytes = moved_bytes + self.window_bytes / 2;
         (self.window_bytes != before_bytes).then_some(self.window_bytes)
     }
 
@@ -232,6 +267,12 @@ impl Drop for WindowAutotune {
 /// 1.25 MiB: of a peer that this side has dialled. It holds what may come unasked (SPEC 4.24), and no flight of the first
 /// three is longer.
 pub(crate) const DIALLED_RECEIVE_WINDOW_BYTES: u64 = (1 << 20) + (256 << 10);
+
+/// 4 MiB: on loopback 1 GiB arrives as fast as with 24 MiB.
+const MIN_PATH_WINDOW_BYTES: u64 = 4 << 20;
+
+/// A window that lasts for eight round trips is long enough, also where packets are lost and streams wait behind gaps.
+const QUICK_ROUND_TRIPS: u32 = 4;
 
 /// 1 MiB: the first three flights of a connection that finds much room.
 const OPENED_SEND_WINDOW_BYTES: u64 = 1 << 20;
@@ -257,6 +298,45 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
     const FIRST: u64 = FIRST_WINDOW_BYTES as u64;
+    /// So long that all is read within it.
+    const RTT: Duration = Duration::from_secs(3600);
+
+    /// The window after a minute at this rate, over a path with this round trip.
+    fn after_a_minute(bytes_per_second: u64, rtt: Duration) -> u64 {
+        let mut autotune = autotune(&MemoryPool::new(24 * MIB));
+        let (start, step) = (Instant::now(), Duration::from_micros(100));
+        for elapsed in (0..600_000).map(|steps| step * steps) {
+            let read_bytes = (bytes_per_second as f64 * elapsed.as_secs_f64()) as u64;
+            autotune.on_read(read_bytes, rtt, start + elapsed);
+        }
+        autotune.window_bytes
+    }
+
+    #[test]
+    fn a_window_is_long_only_where_the_path_is() {
+        for (bytes_per_second, rtt_us) in
+            [(1 << 30, 100), (1 << 30, 400), (100 << 20, 5_000), (1 << 20, 300_000)]
+        {
+            let window_bytes = after_a_minute(bytes_per_second, Duration::from_micros(rtt_us));
+            assert_eq!(window_bytes, MIN_PATH_WINDOW_BYTES, "{bytes_per_second} bytes a second, {rtt_us} us");
+        }
+        for (bytes_per_second, rtt_us) in [(1 << 30, 1_000), (100 << 20, 50_000), (10 << 20, 300_000)] {
+            let window_bytes = after_a_minute(bytes_per_second, Duration::from_micros(rtt_us));
+            assert_eq!(window_bytes, 16 * MIB, "{bytes_per_second} bytes a second, {rtt_us} us");
+        }
+    }
+
+    #[test]
+    fn a_longer_round_trip_while_this_side_is_busy_makes_no_window_longer() {
+        let mut autotune = autotune(&MemoryPool::new(24 * MIB));
+        let (start, mut read_bytes) = (Instant::now(), 0);
+        for elapsed_ms in 0..1000 {
+            let rtt = Duration::from_micros(if elapsed_ms == 0 { 100 } else { 50_000 });
+            read_bytes += 1 << 20;
+            autotune.on_read(read_bytes, rtt, start + Duration::from_millis(elapsed_ms));
+        }
+        assert_eq!(autotune.window_bytes, MIN_PATH_WINDOW_BYTES);
+    }
 
     fn autotune(budget: &MemoryPool) -> WindowAutotune {
         WindowAutotune::new(budget.clone(), 16 * MIB)
@@ -266,7 +346,7 @@ mod tests {
     fn read_on(autotune: &mut WindowAutotune) -> u64 {
         let mut read_bytes = autotune.look_at_bytes;
         for _ in 0..32 {
-            autotune.on_read(read_bytes);
+            autotune.on_read(read_bytes, RTT, Instant::now());
             read_bytes = autotune.look_at_bytes;
         }
         autotune.window_bytes
@@ -280,7 +360,7 @@ mod tests {
         let mut read_bytes = 0;
         while autotune.window_bytes < 16 * MIB {
             read_bytes += 1 << 10;
-            steps.extend(autotune.on_read(read_bytes));
+            steps.extend(autotune.on_read(read_bytes, RTT, Instant::now()));
         }
         assert_eq!(steps, [4 * FIRST, 16 * FIRST, 64 * FIRST, 16 * MIB]);
         assert!(read_bytes < 16 * MIB, "{read_bytes}");
@@ -320,8 +400,8 @@ mod tests {
     fn a_window_that_is_not_read_does_not_grow() {
         let budget = MemoryPool::new(24 * MIB);
         let mut autotune = autotune(&budget);
-        assert_eq!(autotune.on_read(1), None);
-        assert_eq!(autotune.on_read(FIRST / 2), None);
+        assert_eq!(autotune.on_read(1, RTT, Instant::now()), None);
+        assert_eq!(autotune.on_read(FIRST / 2, RTT, Instant::now()), None);
         assert_eq!((autotune.window_bytes, budget.used_bytes()), (FIRST, 0));
     }
 
@@ -338,7 +418,7 @@ mod tests {
                 }
                 let (autotune, read_bytes) = &mut autotunes[who];
                 *read_bytes += len_bytes;
-                autotune.on_read(*read_bytes);
+                autotune.on_read(*read_bytes, RTT, Instant::now());
                 prop_assert!(autotune.window_bytes <= 16 * MIB);
                 prop_assert!(budget.used_bytes() <= 24 * MIB);
             }

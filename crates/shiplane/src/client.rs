@@ -13,7 +13,7 @@ use std::{
 use shiplane_access::internals::{Addresses, PeerName, PeersFile, StandingPeer};
 use shiplane_reach::internals::SshCommand;
 use shiplane_transport::{
-    Identity, PeerId, QuicTransport, TransportConfig,
+    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, TransportConfig,
     internals::{LaneThreads, blocking},
 };
 
@@ -185,7 +185,8 @@ impl ClientBuilder {
     }
 }
 
-/// The settings that clients and servers have in common.
+/// The settings that clients and servers have in common. Whatever comes is read at once, so that no window has to be large
+/// before it is used.
 pub(crate) fn transport_config(buffer_len_bytes: Option<usize>, is_foreground: bool) -> TransportConfig {
     TransportConfig::default()
         .lane_threads(if is_foreground { LaneThreads::Ordinary } else { LaneThreads::Background })
@@ -194,6 +195,7 @@ pub(crate) fn transport_config(buffer_len_bytes: Option<usize>, is_foreground: b
                 .unwrap_or(DEFAULT_BUFFER_LEN_BYTES)
                 .clamp(MIN_BUFFER_LEN_BYTES, MAX_BUFFER_LEN_BYTES),
         )
+        .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
 }
 
 /// What a name stands for on this machine. Blocking.

@@ -33,8 +33,7 @@ use shiplane_protocols::{
 use shiplane_reach::internals::{Announced, Announcement};
 use shiplane_rpc::{Fault, Router};
 use shiplane_transport::{
-    Identity, PeerId, QuicTransport, RECEIVE_CREDIT_BYTES, SEND_CREDIT_BYTES, TransportConfig,
-    internals::blocking,
+    Identity, PeerId, QuicTransport, SEND_CREDIT_BYTES, TransportConfig, internals::blocking,
 };
 use tokio::net::ToSocketAddrs;
 use tokio_util::sync::CancellationToken;
@@ -542,11 +541,8 @@ impl<S> fmt::Debug for ServerBuilder<S> {
     }
 }
 
-/// Whatever comes is read at once, so that no window has to be large before it is used.
 fn server_config(is_foreground: bool) -> TransportConfig {
-    transport_config(None, is_foreground)
-        .receive_budget_bytes(Some(RECEIVE_CREDIT_BYTES))
-        .send_budget_bytes(Some(SEND_CREDIT_BYTES))
+    transport_config(None, is_foreground).send_budget_bytes(Some(SEND_CREDIT_BYTES))
 }
 
 /// Seven days, as `shiplane clean` has it.

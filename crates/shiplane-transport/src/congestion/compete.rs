@@ -57,7 +57,7 @@ impl Controller {
         let (queue, base) = (self.path.queue_delay(), self.path.base_rtt());
         let is_short = queue <= self.wanted_queue(now);
         let alone = self.path.is_ours_alone(now);
-        let loses = self.loses_more_than(0.0);
+        let loses = self.loses_more_than(0.0) && self.path.round.loss_share() > OVERFLOWING_SHARE;
         // What overflows although we only hold on is not our doing.
         let holds = self.window <= least.max(self.least_window()) / 2 * 3;
         let Phase::Compete { history, free, alone_rounds, .. } = &mut self.phase else { return false };
@@ -117,6 +117,9 @@ const UNYIELDING_SHARE: f64 = 0.75;
 /// rounds pass.
 const OVERFLOWING_ROUND: u32 = 16;
 const OVERFLOWS: u32 = 80;
+
+/// A 48th: each time that CUBICs overflow it, we lose a few packets.
+const OVERFLOWING_SHARE: f64 = 1.0 / 48.0;
 
 /// Two more rounds than others need to look at the path.
 const ALONE_ROUNDS: u32 = 4;

@@ -16,13 +16,23 @@ pub(super) struct CubicSender {
     curve: Option<Cubic>,
     cut_at: Instant,
     min_rtt: Duration,
-    /// Round trips in a row that showed a queue.
-    queued_acks: u32,
+    /// In slow start: when this round began, how many acknowledgements it has seen, and the least round trip of its first.
+    round_at: Instant,
+    round_acks: u32,
+    round_rtt: Duration,
 }
 
 impl CubicSender {
     pub(super) fn new(now: Instant) -> Self {
-        Self { window: 10 * MTU, curve: None, cut_at: now, min_rtt: Duration::MAX, queued_acks: 0 }
+        Self {
+            window: 10 * MTU,
+            curve: None,
+            cut_at: now,
+            min_rtt: Duration::MAX,
+            round_at: now,
+            round_acks: 0,
+            round_rtt: Duration::MAX,
+        }
     }
 
     pub(super) fn window_bytes(&self) -> u64 {
@@ -38,10 +48,16 @@ impl CubicSender {
             return;
         }
         self.window += MTU;
-        // HyStart: the least of eight samples, an eighth above the path's, 4 to 16 ms.
+        if now - rtt >= self.round_at {
+            (self.round_at, self.round_acks, self.round_rtt) = (now, 0, Duration::MAX);
+        }
+        // HyStart, as Linux has it: the least of a round's first eight, an eighth above the path's, 4 to 16 ms.
+        self.round_acks += 1;
+        if self.round_acks <= 8 {
+            self.round_rtt = self.round_rtt.min(rtt);
+        }
         let most = (self.min_rtt / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
-        self.queued_acks = if rtt > self.min_rtt + most { self.queued_acks + 1 } else { 0 };
-        if self.queued_acks >= 8 && self.window > 16 * MTU {
+        if self.round_acks >= 8 && self.round_rtt > self.min_rtt + most && self.window > 16 * MTU {
             self.curve = Some(Cubic::new(now, self.window, self.window, MTU as u16));
         }
     }

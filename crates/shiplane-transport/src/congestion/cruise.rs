@@ -28,7 +28,9 @@ impl Controller {
         if self.newcomer_rounds > 0 {
             let fewer = if alone { ALONE_ROUND } else { 1 };
             self.newcomer_rounds = self.newcomer_rounds.saturating_sub(fewer);
-            if !alone && self.probe_bandwidth() {
+            if alone {
+                self.end_bandwidth_probe();
+            } else if self.probe_bandwidth(now) {
                 return;
             }
         }
@@ -142,28 +144,44 @@ impl Controller {
         }
     }
 
+    fn end_bandwidth_probe(&mut self) {
+        if let Phase::Cruise { probe, .. } = &mut self.phase {
+            *probe = None;
+        }
+    }
+
     /// Looks whether a newcomer can have more of a path that others had before, and keeps it where the rate
-    /// follows. True while the window is raised.
-    fn probe_bandwidth(&mut self) -> bool {
-        let (window, rate) = (self.window, self.path.rate());
+    /// follows; with a lesser part of the path it goes on at once. A queue that overflows meanwhile is not ours alone: then
+    /// we yield as the others do, and compete. True while the window is raised.
+    fn probe_bandwidth(&mut self, now: Instant) -> bool {
+        let (window, rate) = (self.window, self.path.last_rate());
+        let is_due = self.newcomer_rounds.is_multiple_of(BANDWIDTH_PROBE_INTERVAL_ROUNDS);
+        let is_lesser = self.path.share(now).is_some_and(|share| share < LESSER_SHARE);
+        let is_long = self.path.queue_delay() > SLACK * 2 + self.path.base_rtt() / YIELDED_QUEUE_SHARE;
+        let overflows = is_long && self.loses_more_than(0.0);
         let Phase::Cruise { probe, .. } = &mut self.phase else { return false };
-        let Some(raised) = probe else {
-            let is_due = self.newcomer_rounds.is_multiple_of(BANDWIDTH_PROBE_INTERVAL_ROUNDS);
-            if is_due {
-                *probe = Some(BandwidthProbe { rounds: 0, window, rate });
-                self.set_window((window as f64 * BANDWIDTH_PROBE_GAIN) as u64);
+        if let Some(raised) = probe {
+            if overflows {
+                self.newcomer_rounds = 0;
+                self.begin_competing(now, window);
+                self.compete_loss(now);
+                return true;
             }
-            return is_due;
-        };
-        raised.rounds += 1;
-        if raised.rounds < BANDWIDTH_PROBE_ROUNDS {
-            return true;
+            raised.rounds += 1;
+            if raised.rounds < BANDWIDTH_PROBE_ROUNDS {
+                return true;
+            }
+            let (before, follows) = (raised.window, rate > raised.rate * PROBED_RATE);
+            if !follows || !is_lesser {
+                *probe = None;
+                self.set_window(if follows { window } else { before });
+                return true;
+            }
+        } else if !is_due {
+            return false;
         }
-        let (before, follows) = (raised.window, self.path.last_rate() > raised.rate * PROBED_RATE);
-        *probe = None;
-        if !follows {
-            self.set_window(before);
-        }
+        *probe = Some(BandwidthProbe { rounds: 0, window, rate });
+        self.set_window((window as f64 * BANDWIDTH_PROBE_GAIN) as u64);
         true
     }
 }

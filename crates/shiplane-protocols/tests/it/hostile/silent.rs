@@ -1,17 +1,20 @@
 //! Peers that send signs of life and little or no data.
 
+use std::fs;
+
 use bytes::Bytes;
 use shiplane_protocols::internals::transfer::TransferError;
-use shiplane_transport::internals::BiStream;
-use shiplane_wire::{ProviderRecord, ReceiverRecord, TaggedChunk, TransferId};
+use shiplane_transport::{StreamError, internals::BiStream};
+use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
 use super::{
-    IMPATIENT, TransferShape, encode, file,
+    IMPATIENT, PATIENT, TransferShape, encode, file,
     liar::{Fixture, end, fetch_within, script, transfer_error},
+    receiver::{TRANSFER, all_of_it, begun_by, manifest_of},
 };
 use crate::{
-    harness::World,
+    harness::{World, options, quick},
     push::names::{RawOpened, RawShape, open, raw},
 };
 
@@ -154,4 +157,24 @@ async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
         async { drop(tokio::time::timeout(5 * crate::harness::PROGRESS_TIMEOUT, lives).await) },
     );
     ended.expect("the server gives it up");
+}
+
+#[tokio::test]
+async fn a_receiver_that_wants_nothing_and_is_silent_is_given_up() {
+    let config = quick().progress_timeout(IMPATIENT);
+    let world =
+        World::with_config(config, options(), |source| fs::write(source.join("x"), b"hello").unwrap());
+    let rpc = world.admitted().await;
+    let mut begun = begun_by(world, rpc, all_of_it(TRANSFER)).await;
+    manifest_of(&mut begun.records).await;
+    let given_up = async {
+        loop {
+            match begun.records.recv.read().await {
+                Ok(Some(_)) => {}
+                Err(StreamError::Reset(code)) => break code,
+                other => panic!("the server goes on: {other:?}"),
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENT, given_up).await, Ok(Code::Timeout));
 }

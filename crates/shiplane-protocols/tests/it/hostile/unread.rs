@@ -1,4 +1,4 @@
-//! Receivers that request block signatures: one that reads none, and many at once.
+//! Receivers that request much and read nothing.
 
 use std::{fs, time::Duration};
 
@@ -86,6 +86,41 @@ fn a_crowd_that_reads_no_compressed_chunk_costs_a_server_little() {
         let crowd = futures::future::join_all(crowd).await;
         assert_grown_little(before_bytes, "compressed chunks that nobody reads");
         drop(crowd);
+    });
+}
+
+#[test]
+fn wants_without_end_are_held_back_and_cost_a_server_little() {
+    const SPAN_LEN_BYTES: u64 = 4 << 10;
+    const SPANS: u64 = limits::MAX_SPANS_PER_CHUNK as u64;
+    /// 256 KiB may wait at the sender and 64 KiB at the server. Three wants of 8 KiB are heard, where 32 smaller ones could be.
+    const MAX_TAKEN_BYTES: usize = 480 << 10;
+    alone("hostile::unread::wants_without_end_are_held_back_and_cost_a_server_little", async {
+        let world = World::new(|source| {
+            fs::write(source.join("x"), noise(1, (SPANS * SPAN_LEN_BYTES) as usize)).unwrap();
+        });
+        let rpc = world.admitted_with_narrow_windows().await;
+        let mut begun = begun_by(world, rpc, all_of_it(TRANSFER)).await;
+        manifest_of(&mut begun.records).await;
+        let before_bytes = resident_bytes("VmRSS:");
+        let span =
+            |number| Span { entry: 0, offset_bytes: number * SPAN_LEN_BYTES, len_bytes: SPAN_LEN_BYTES };
+        let spans: Vec<_> = (0..SPANS).map(span).collect();
+        let mut taken_bytes = 0;
+        let flood = async {
+            for index in 0.. {
+                let want = encoded(&[ReceiverRecord::WantChunk { index, spans: spans.clone() }]);
+                let len_bytes = want.len();
+                if begun.records.send.write(want).await.is_err() {
+                    return;
+                }
+                taken_bytes += len_bytes;
+            }
+        };
+        tokio::time::timeout(LIMIT, flood).await.expect("the server goes on");
+        assert_grown_little(before_bytes, "wants without end");
+        println!("{taken_bytes} bytes of wants were taken");
+        assert!(taken_bytes <= MAX_TAKEN_BYTES, "{taken_bytes} bytes of wants were taken");
     });
 }
 

@@ -69,9 +69,11 @@ fn a_get_goes_on_when_the_server_was_killed_and_started_again() {
     assert_same_tree(&here.file("copy"), &there.file("src"));
     let done = run.last_event();
     assert_eq!((&done["event"], &done["files"]), (&"done".into(), &2.into()));
-    let total = LEN_BYTES as u64 + 5;
-    assert_eq!((&done["bytes_total"], &done["bytes_resumed"]), (&total.into(), &0.into()), "{done}");
-    assert_eq!(moved(&run, "bytes_received"), total, "no byte that was kept has come again");
+    assert_eq!(done["bytes_total"], LEN_BYTES as u64 + 5, "{done}");
+    // What was stored just as the server died counts as resumed.
+    let (received, resumed) = (moved(&run, "bytes_received"), moved(&run, "bytes_resumed"));
+    assert_eq!(received + resumed, LEN_BYTES as u64 + 5, "no byte that was kept has come again: {done}");
+    assert!(resumed < KEPT_BYTES, "{done}");
 }
 
 #[test]

@@ -270,7 +270,8 @@ pub fn attributes(path: &Path) -> Result<Vec<(String, Vec<u8>)>> {
     #[cfg(unix)]
     for name in xattr::list_deref(path).into_iter().flatten().filter_map(|name| name.into_string().ok()) {
         if name.starts_with("user.") {
-            let value = xattr::get_deref(path, &name).with_context(|| format!("cannot read {name} of {path:?}"))?;
+            let value =
+                xattr::get_deref(path, &name).with_context(|| format!("cannot read {name} of {path:?}"))?;
             found.push((name, value.unwrap_or_default()));
         }
     }

@@ -30,7 +30,8 @@
 //!
 //! A *newcomer* never saw the path without the others' queue and takes it for the path's own delay. So in its first
 //! rounds of cruising it raises its window by a quarter now and then, as BBR probes for bandwidth, and keeps it where
-//! the rate follows: again and again until it has two fifths of the path, or the queue overflows.
+//! the rate follows: again and again until it has two fifths of the path, or the queue overflows. Then it competes, and
+//! grows faster than CUBIC until the next loss.
 //!
 //! quinn paces at 1.25 windows a round trip and takes no pacing rate, so all control is by the window.
 //!

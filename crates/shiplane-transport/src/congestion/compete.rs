@@ -16,8 +16,18 @@ impl Controller {
         self.probed_at = now;
         let curve = Cubic::new(now, self.window, before, self.path.mtu);
         let rtt = self.path.round.min_rtt.unwrap_or_default();
-        let seeking = std::mem::take(&mut self.newcomer_rounds) > 0;
+        let is_newcomer = std::mem::take(&mut self.newcomer_rounds) > 0;
+        let seeking = if is_newcomer { SEEKING_GROWTH } else { 0.0 };
         self.phase = Phase::compete(curve, QueueHistory::new(rtt), seeking);
+    }
+
+    /// As a newcomer whose probe of the bandwidth ended with an overflow: yields as the others do, and seeks on, slowly.
+    pub(super) fn begin_competing_overflowed(&mut self, now: Instant) {
+        self.begin_competing(now, self.window);
+        self.compete_loss(now);
+        if let Phase::Compete { seeking, .. } = &mut self.phase {
+            *seeking = REGAINING_GROWTH;
+        }
     }
 
     /// Grows as CUBIC does, but faster to the least share.
@@ -40,8 +50,12 @@ impl Controller {
             self.begin_probe_rtt(now, competing);
         } else if cut_at >= self.path.round.started_at {
             // Not in the round of a cut.
-        } else if window < least || *seeking {
-            let growth = if window < least && !persist { LEAST_GROWTH } else { SEEKING_GROWTH };
+        } else if window < least || *seeking > 0.0 {
+            let growth = match window < least {
+                true if persist => SEEKING_GROWTH,
+                true => LEAST_GROWTH,
+                false => *seeking,
+            };
             let grown = window + (window as f64 * growth) as u64;
             *curve = Cubic::new(now, grown, grown, mtu);
             self.set_window(grown);
@@ -93,7 +107,7 @@ impl Controller {
         let Phase::Compete { curve, .. } = &self.phase else { return };
         let next = curve.reduced(now, self.window, before, self.path.mtu);
         if let Phase::Compete { curve, seeking, .. } = &mut self.phase {
-            (*curve, *seeking) = (next, false);
+            (*curve, *seeking) = (next, 0.0);
         }
     }
 
@@ -140,3 +154,7 @@ const HEAVY_SHARE: f64 = 0.5;
 /// where others do not yield, since much is lost until they do.
 const SEEKING_GROWTH: f64 = 0.125;
 const LEAST_GROWTH: f64 = 0.5;
+
+/// A 32nd a round from the overflow of a newcomer's probe until the next loss. CUBIC stays near its last maximum for
+/// seconds, and so would we without it, at a third of the path. With more, six CUBICs get too little.
+const REGAINING_GROWTH: f64 = 1.0 / 32.0;

@@ -361,7 +361,7 @@ impl Controller {
             && least > self.path.base_rtt() + SLACK
         {
             self.set_window(window);
-            self.phase = Phase::compete(curve, QueueHistory { last: least, ..history }, false);
+            self.phase = Phase::compete(curve, QueueHistory { last: least, ..history }, 0.0);
             return;
         }
         if has_competed {

@@ -162,9 +162,7 @@ impl Controller {
         let Phase::Cruise { probe, .. } = &mut self.phase else { return false };
         if let Some(raised) = probe {
             if overflows {
-                self.newcomer_rounds = 0;
-                self.begin_competing(now, window);
-                self.compete_loss(now);
+                self.begin_competing_overflowed(now);
                 return true;
             }
             raised.rounds += 1;

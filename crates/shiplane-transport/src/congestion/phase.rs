@@ -24,8 +24,8 @@ pub(super) enum Phase {
         free: u32,
         /// Rounds in a row with all of what the bottleneck carries.
         alone_rounds: u32,
-        /// A newcomer grows faster until its first loss.
-        seeking: bool,
+        /// By how much a newcomer grows each round until the next loss; 0 for others.
+        seeking: f64,
     },
     /// Drains the queue to see the path's base RTT.
     ProbeRtt { rounds: u32, from: Resume },
@@ -36,7 +36,7 @@ impl Phase {
         Self::Startup { again, best_rate: 0.0, flat_rounds: 0, queued: None }
     }
 
-    pub(super) fn compete(curve: Cubic, history: QueueHistory, seeking: bool) -> Self {
+    pub(super) fn compete(curve: Cubic, history: QueueHistory, seeking: f64) -> Self {
         Self::Compete { curve, history, free: 0, alone_rounds: 0, seeking }
     }
 

@@ -77,6 +77,12 @@ fn beside_cubic_from_the_start(link: Path, lead_secs: f64) -> f64 {
     from_the_start(link, Cubic, 1, lead_secs)
 }
 
+fn beside_cubic_near(link: Path, lead_secs: f64) -> f64 {
+    let mut near = link;
+    near.rtt_ms = 50.0;
+    beside_cubic_from_the_start(near, lead_secs)
+}
+
 fn beside_six_from_the_start(link: Path, lead_secs: f64) -> f64 {
     from_the_start(link, Cubic, 6, lead_secs)
 }
@@ -168,6 +174,9 @@ const CUBIC: &[Scenario] = &[
     }),
     between(0.5, 2.0, "the same at 50 Mbit/s, 25 s from the start on", |seed| {
         mean_of_starts(50.0, seed, beside_cubic_from_the_start)
+    }),
+    between(0.5, 2.0, "200 Mbit/s, 50 ms, 25 s from the start on, the mean of four", |seed| {
+        mean_of_starts(200.0, seed, beside_cubic_near)
     }),
     at_most(2.5, "six of CUBIC there, 100 Mbit/s, 25 s from the start on", |seed| {
         mean_of_starts(100.0, seed, beside_six_from_the_start)

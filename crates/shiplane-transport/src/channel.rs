@@ -158,11 +158,12 @@ impl Shared {
 
     fn end(&self, end: ChannelEnd) {
         let mut state = self.state();
+        // Before a thread can see that it is closed, and end it for a reason of its own.
+        self.end.send_if_modified(|known| known.is_none() && known.replace(end).is_none());
         state.is_closed = true;
         state.senders.drain(..).for_each(Waker::wake);
         drop(state);
         self.changed.notify_all();
-        self.end.send_if_modified(|known| known.is_none() && known.replace(end).is_none());
     }
 
     fn read_all(&self, mut read: impl Read) {

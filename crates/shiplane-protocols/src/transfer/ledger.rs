@@ -222,13 +222,16 @@ impl Ledger {
         }
     }
 
-    /// The source failed for an entry.
-    pub(super) fn entry_failed(&mut self, entry: u64) -> Result<(), ProtocolFault> {
-        if entry < self.released || entry >= self.entries {
+    /// The source failed for an entry. `false` if that was released before the provider could know: nothing is wanted of it.
+    pub(super) fn entry_failed(&mut self, entry: u64) -> Result<bool, ProtocolFault> {
+        if entry >= self.entries {
             return Err(ProtocolFault::UnknownEntry { entry });
         }
-        self.give_up(entry);
-        Ok(())
+        let is_known = entry >= self.released;
+        if is_known {
+            self.give_up(entry);
+        }
+        Ok(is_known)
     }
 
     /// This side cannot write an entry: nothing more of it is wanted.
@@ -436,7 +439,8 @@ mod tests {
         ledger.chunk_stored(0);
         ledger.published(3000);
         assert_eq!(ledger.release(), Some(5000));
-        assert_eq!(ledger.entry_failed(10), Err(ProtocolFault::UnknownEntry { entry: 10 }));
+        assert_eq!(ledger.entry_failed(10), Ok(false), "the provider said so before it knew");
+        assert_eq!(ledger.entry_failed(5000), Err(ProtocolFault::UnknownEntry { entry: 5000 }));
     }
 
     #[test]

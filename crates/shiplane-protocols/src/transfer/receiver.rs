@@ -367,9 +367,13 @@ impl Receiver {
     }
 
     fn on_failed(&mut self, entry: u64, reason: LeftOutReason) -> Result<(), TransferError> {
-        self.ledger.entry_failed(entry)?;
+        let is_known = self.ledger.entry_failed(entry)?;
         if self.target.is_in_parts() {
             return Err(ProtocolFault::UnknownEntry { entry }.into());
+        }
+        self.totals.failed += 1;
+        if !is_known {
+            return Ok(());
         }
         if let Some(compared) = self.comparing.remove(&entry) {
             self.paths.insert(entry, compared.path);
@@ -384,7 +388,6 @@ impl Receiver {
         }
         let path = self.paths.remove(&entry).map(|path| path.to_string()).unwrap_or_default();
         self.left_out_there(reason, path);
-        self.totals.failed += 1;
         Ok(())
     }
 

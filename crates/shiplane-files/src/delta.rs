@@ -232,9 +232,7 @@ impl DeltaMatcher {
             && let Ok(parent) = self.site.parent_of(&file.target)
             && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
         {
-            if self.store.has_failed_sync() {
-                platform::forget_cached(&old);
-            }
+            self.store.forget_if_unsynced(&old);
             delta.old = Some(Arc::new(old));
         }
         delta.old.clone()

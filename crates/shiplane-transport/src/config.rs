@@ -277,8 +277,8 @@ pub const BUFFER_LEN_BYTES: usize = 64 * 1024;
 /// window real loss reaches that. Bandwidth comes from parallel streams.
 pub const STREAM_RECEIVE_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 
-/// 18 MiB: the most that our sender keeps in flight, and an eighth, of which the peer is told once it has been read. With
-/// what the lanes hold within 48 MiB for a process.
+/// 18 MiB: the most that our sender keeps in flight, and an eighth, since room is announced only once an eighth of the window
+/// was read. With what the lanes hold within 48 MiB for a process.
 pub const CONNECTION_RECEIVE_WINDOW_BYTES: u32 = 18 * 1024 * 1024;
 
 /// 27 MiB for all connections of a server, or of a client. One alone gets its window of 18 MiB.

@@ -222,31 +222,29 @@ impl WindowAutotune {
 
     /// For bytes that were taken to be sent: all but a window of them have arrived.
     fn on_written(&mut self, written_bytes: u64) -> Option<u64> {
-        self.on_moved(written_bytes.saturating_sub(self.window_bytes), true)
+        self.on_moved(written_bytes.saturating_sub(self.window_bytes), |_| true)
     }
 
     /// The new window, if it changes. Above [`MIN_PATH_WINDOW_BYTES`] it grows only if half of it was read within a few
     /// round trips: else it is several times what the path holds, and more would only wait for who reads it.
     fn on_read(&mut self, read_bytes: u64, rtt: Duration, now: Instant) -> Option<u64> {
-        if read_bytes < self.look_at_bytes {
-            return None; // Somebody else has just looked.
-        }
-        // While this side is busy a round trip seems longer.
-        self.rtt = self.rtt.min(rtt);
-        let elapsed = self.looked_at.replace(now).map_or(Duration::MAX, |before| now - before);
-        let may_grow = self.window_bytes < MIN_PATH_WINDOW_BYTES || elapsed < self.rtt * QUICK_ROUND_TRIPS;
-        self.on_moved(read_bytes, may_grow)
+        self.on_moved(read_bytes, |this| {
+            // While this side is busy a round trip seems longer.
+            this.rtt = this.rtt.min(rtt);
+            let elapsed = this.looked_at.replace(now).map_or(Duration::MAX, |before| now - before);
+            this.window_bytes < MIN_PATH_WINDOW_BYTES || elapsed < this.rtt * QUICK_ROUND_TRIPS
+        })
     }
 
     /// The new window, if it changes: four times the old one whenever half of it has moved, so that a sender
     /// that doubles what it has under way every round trip never meets it.
-    fn on_moved(&mut self, moved_bytes: u64, may_grow: bool) -> Option<u64> {
+    fn on_moved(&mut self, moved_bytes: u64, may_grow: impl FnOnce(&mut Self) -> bool) -> Option<u64> {
         if moved_bytes < self.look_at_bytes {
-            return None; // Somebody else has just looked.
+            return None; // Another thread has just looked.
         }
         let is_first_look = self.look_at_bytes == 0;
         let before_bytes = self.window_bytes;
-        if may_grow && !is_first_look {
+        if may_grow(self) && !is_first_look {
             self.borrow(4 * self.window_bytes);
         }
         self.look_at_bytes = moved_bytes + self.window_bytes / 2;

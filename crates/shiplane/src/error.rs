@@ -84,7 +84,7 @@ impl Error {
         self.diagnosis().hint
     }
 
-    /// Whether the job would delete so many files that the user must agree: run it again with `allow_mass_deletion`.
+    /// Whether the job would delete more files than it may without the user's consent: run it again with `allow_mass_deletion`.
     #[must_use]
     pub fn needs_consent(&self) -> bool {
         use shiplane_protocols::internals::transfer::TransferError;

@@ -330,19 +330,19 @@ fn a_server_takes_attributes_only_with_the_option() {
     here.run(&["serve", "src", "--attributes"]).failed(2, "--writable");
 }
 
-const NOBODY: u32 = 65_534;
+const OTHER_USER: u32 = 65_534;
 
 /// A user without any rights, with a place of its own.
-struct Nobody {
+struct OtherUser {
     place: tempfile::TempDir,
     home: tempfile::TempDir,
 }
 
-impl Nobody {
+impl OtherUser {
     fn new(machine: &Machine) -> Self {
         let [place, home] = [0; 2].map(|_| tempfile::TempDir::new().unwrap());
         for dir in [&place, &home] {
-            lchown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+            lchown(dir.path(), Some(OTHER_USER), Some(OTHER_USER)).unwrap();
         }
         // Where every user may run it.
         fs::copy(machine.command(&[]).get_program(), place.path().join("shiplane")).unwrap();
@@ -370,12 +370,12 @@ fn a_setgid_bit_that_a_user_may_not_set_is_named() {
     fs::set_permissions(there.file("src/shared"), fs::Permissions::from_mode(0o2775)).unwrap();
     set_time(&there.file("src/shared"), 1_600_000_000, 7);
     let server = writable(&there, Path::new("src"));
-    let nobody = Nobody::new(&here);
+    let user = OtherUser::new(&here);
     // What is created there is of a group that this user is not in.
     for name in ["got", "synced"] {
-        let place = nobody.place.path().join(name);
+        let place = user.place.path().join(name);
         fs::create_dir(&place).unwrap();
-        lchown(&place, Some(NOBODY), Some(0)).unwrap();
+        lchown(&place, Some(OTHER_USER), Some(0)).unwrap();
         fs::set_permissions(&place, fs::Permissions::from_mode(0o2777)).unwrap();
     }
     for (command, shared) in [
@@ -384,8 +384,8 @@ fn a_setgid_bit_that_a_user_may_not_set_is_named() {
         (["sync", "synced", server.ticket()], "synced/shared"),
         (["sync", "synced", server.ticket()], "synced/shared"),
     ] {
-        nobody.run(&command).told(9, "shared");
-        let shared = nobody.place.path().join(shared);
+        user.run(&command).told(9, "shared");
+        let shared = user.place.path().join(shared);
         assert_eq!(fs::read(shared.join("file")).unwrap(), b"content");
         let found = fs::metadata(shared).unwrap();
         assert_eq!((found.mode() & 0o7777, found.mtime(), found.mtime_nsec()), (0o775, 1_600_000_000, 7));
@@ -407,16 +407,16 @@ fn attributes_that_a_user_may_not_set_are_named_once_and_the_content_arrives() {
         set(&file, "user.x", b"x");
     }
     let server = there.serve_with("src", &["--listen", "127.0.0.1:0"]);
-    let nobody = Nobody::new(&here);
+    let user = OtherUser::new(&here);
     let run =
-        |args: &[&str]| nobody.run(&[&["get", server.ticket(), "copy", "--attributes"][..], args].concat());
+        |args: &[&str]| user.run(&[&["get", server.ticket(), "copy", "--attributes"][..], args].concat());
     let told = run(&[]).told(9, "owner or group");
     assert_eq!(told.err.matches("owner or group").count(), 1, "{told:?}");
     for name in ["a", "b", "c"] {
-        let file = nobody.place.path().join("copy").join(name);
+        let file = user.place.path().join("copy").join(name);
         assert_eq!(fs::read_to_string(&file).unwrap(), name);
         assert_eq!(extended(&file)[OsStr::new("user.x")], b"x");
-        assert_eq!(fs::metadata(&file).unwrap().uid(), NOBODY);
+        assert_eq!(fs::metadata(&file).unwrap().uid(), OTHER_USER);
     }
     run(&["--skip", "attributes"]).done();
 }

@@ -68,7 +68,7 @@ impl<'a> Transfers<'a> {
     }
 
     /// Lets it happen `count` times, to a get and a push in turn, and measures now and then how long undisturbed ones take. If a
-    /// program comes to a bad end while nothing here was running, as when the machine slept, that says nothing: then it is
+    /// program fails while nothing here was running, as when the machine slept, that proves nothing: then it is
     /// done again. Wrong files are wrong whatever happened.
     pub(super) fn repeat(
         &mut self,

@@ -61,7 +61,7 @@ pub(super) struct First {
     pub(super) client: Ended,
     /// What the receiver printed to standard error, or the server if that is the same.
     pub(super) receiver_said: String,
-    /// Else the server ended before it listened, and what it said and ended with is told as the client's.
+    /// Else the server ended before it listened: its output and exit code stand here in place of the client's.
     pub(super) has_started: bool,
     pub(super) trace: Trace,
 }

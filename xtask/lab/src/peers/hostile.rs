@@ -33,7 +33,7 @@ pub enum Lie {
     HugeFile,
     /// A file of 2^46 bytes, of which nothing is sent
     VastFile,
-    /// The same as the only thing that there is, for a `get` to standard output
+    /// The same, served alone, for a `get` to standard output
     HugeStream,
     /// Directories with paths of 4,095 bytes that are shown as four times as many
     LongDirectories,

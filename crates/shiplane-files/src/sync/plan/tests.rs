@@ -418,7 +418,7 @@ fn directories_have_modes_and_times_too_and_a_cut_sync_does_not_make_them_later(
     assert_eq!(outcome.merged, directory(0o700, 8));
     let told: Vec<_> = outcome.actions.iter().map(|action| (action.side, action.change.clone())).collect();
     assert_eq!(told, [(Side::Remote, Change::SetMetadata)]);
-    // A bit that gives nobody a right does not make it the lower one.
+    // A bit that gives no right does not make a mode the looser one.
     for (one, other, both) in [(0o2700, 0o755, 0o2700), (0o1770, 0o2707, 0o3700)] {
         for (local, remote) in [(one, other), (other, one)] {
             let outcome = merged(&Manifest::new(), directory(local, 5), directory(remote, 5));

@@ -13,7 +13,7 @@ use shiplane_wire::{
 
 use super::{HUGE, Lie};
 
-/// What is told to a victim.
+/// The lie that a client gets, and how much of it.
 #[derive(Debug, Clone)]
 pub(super) struct Telling {
     pub(super) lie: Lie,

@@ -232,7 +232,9 @@ impl DeltaMatcher {
             && let Ok(parent) = self.site.parent_of(&file.target)
             && let Ok(old) = platform::open_file(&parent.dir, file.target.file_name())
         {
-            self.store.forget_if_unsynced(&old);
+            if self.store.has_failed_sync() {
+                platform::forget_cached(&old);
+            }
             delta.old = Some(Arc::new(old));
         }
         delta.old.clone()

@@ -500,7 +500,9 @@ impl Planner {
         };
         let found = platform::stat_open(&file)
             .map_err(|error| self.site.failed(Operation::Examine, target, error))?;
-        self.store.forget_if_unsynced(&file);
+        if self.store.has_failed_sync() {
+            platform::forget_cached(&file);
+        }
         let is_same = found.kind == Kind::File && found.size_bytes == entry.size_bytes;
         Ok(if is_same { Found::SameSize(file) } else { Found::Different })
     }

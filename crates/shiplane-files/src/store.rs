@@ -238,13 +238,6 @@ impl ChunkStore {
         lock(&self.earlier).has_failed_sync
     }
 
-    /// Then what is compared with this file is read from the disk, not from the cache.
-    pub(super) fn forget_if_unsynced(&self, file: &std::fs::File) {
-        if self.has_failed_sync() {
-            platform::forget_cached(file);
-        }
-    }
-
     /// Removes temporary files, and notes that nothing is kept of them.
     fn lose(&self, temps: impl Iterator<Item = (u64, RelPath)>) {
         let mut batch = Batch::default();

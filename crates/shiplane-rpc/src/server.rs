@@ -1,19 +1,11 @@
 //! The callee's side: selects the handler for a method and a caller.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::Arc,
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use serde::{Serialize, de::DeserializeOwned};
-use shiplane_transport::{PeerConnection, internals::MemoryPool};
-use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio_util::task::TaskTracker;
+use shiplane_transport::internals::MemoryPool;
 
 use crate::{
     calls::MAX_IN_FLIGHT,
@@ -180,33 +172,6 @@ impl Router {
     /// The names of the methods, in no order.
     pub fn methods(&self) -> impl Iterator<Item = &str> {
         self.handlers.keys().chain(self.wrapping_methods.keys()).map(String::as_str)
-    }
-
-    /// Handles the peer's calls until the connection has ended and its last handler is gone. No other task
-    /// may take calls from the connection meanwhile.
-    ///
-    /// Dropping the future cancels the handlers that run and takes no more calls.
-    pub async fn serve(self: Arc<Self>, connection: Arc<PeerConnection>) {
-        let session = Arc::new(session::Session::new(self, Arc::clone(&connection)));
-        let ended = session.ended().clone().drop_guard();
-        let tasks = TaskTracker::new();
-        // With other threads about, handlers begin side by side. On a runtime of one thread that brings
-        // nothing, and a handler that is done at once needs no task of its own.
-        let is_alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
-        let mut calls = connection.calls().await;
-        while let Some(call) = calls.next().await {
-            let mut handled = Box::pin(Arc::clone(&session).handle(call));
-            if is_alone && handled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-                continue;
-            }
-            // Polls it again at once, so that nothing that has woken it meanwhile is missed.
-            tasks.spawn(handled);
-        }
-        // Now it is the turn of the peer's other connections, some of whose calls may be handled here.
-        drop(calls);
-        tasks.close();
-        tasks.wait().await;
-        drop(ended);
     }
 
     async fn dispatch(&self, context: RequestContext, method: &str, body: Bytes) -> Result<Bytes, Fault> {

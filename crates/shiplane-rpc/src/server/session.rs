@@ -3,6 +3,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -13,8 +14,11 @@ use shiplane_transport::{
     internals::{BiStream, CallKind, InboundCall, MemoryPool, PooledMemory, RecvHalf, SendHalf, until},
 };
 use shiplane_wire::Code;
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    time::{Instant, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Router, unsendable};
 use crate::{
@@ -26,8 +30,37 @@ use crate::{
     frame::EnvelopeReader,
 };
 
+impl Router {
+    /// Handles the peer's calls until the connection has ended and its last handler is gone. No other task
+    /// may take calls from the connection meanwhile.
+    ///
+    /// Dropping the future cancels the handlers that run and takes no more calls.
+    pub async fn serve(self: Arc<Self>, connection: Arc<PeerConnection>) {
+        let session = Arc::new(Session::new(self, Arc::clone(&connection)));
+        let ended = session.ended.clone().drop_guard();
+        let tasks = TaskTracker::new();
+        // With other threads about, handlers begin side by side. On a runtime of one thread that brings
+        // nothing, and a handler that is done at once needs no task of its own.
+        let is_alone = Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread;
+        let mut calls = connection.calls().await;
+        while let Some(call) = calls.next().await {
+            let mut handled = Box::pin(Arc::clone(&session).handle(call));
+            if is_alone && handled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                continue;
+            }
+            // Polls it again at once, so that nothing that has woken it meanwhile is missed.
+            tasks.spawn(handled);
+        }
+        // Now it is the turn of the peer's other connections, some of whose calls may be handled here.
+        drop(calls);
+        tasks.close();
+        tasks.wait().await;
+        drop(ended);
+    }
+}
+
 /// What the calls of one connection share.
-pub(super) struct Session {
+struct Session {
     router: Arc<Router>,
     connection: Arc<PeerConnection>,
     client: RpcClient,
@@ -40,7 +73,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(router: Arc<Router>, connection: Arc<PeerConnection>) -> Self {
+    fn new(router: Arc<Router>, connection: Arc<PeerConnection>) -> Self {
         Self {
             client: RpcClient::nested(Arc::clone(&connection)),
             inbound: Mutex::new(Inbound::new(router.max_in_flight)),
@@ -52,13 +85,8 @@ impl Session {
         }
     }
 
-    /// Triggered to end all the calls.
-    pub(super) fn ended(&self) -> &CancellationToken {
-        &self.ended
-    }
-
     /// One call, whatever becomes of it.
-    pub(super) async fn handle(self: Arc<Self>, call: InboundCall) {
+    async fn handle(self: Arc<Self>, call: InboundCall) {
         let arrived = Instant::now();
         let connection = call.connection();
         let InboundCall { kind, body_len_bytes, stream: BiStream { mut send, mut recv }, .. } = call;

@@ -3,7 +3,7 @@
 mod key_file;
 mod peer_id;
 
-use std::{fmt, io, net::SocketAddr, path::Path, path::PathBuf};
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use ring::{
     hmac,
@@ -41,33 +41,6 @@ impl Identity {
         Ok(Self::from_private(private))
     }
 
-    /// Loads the identity kept in the file `path`; makes one and keeps it there if there is no
-    /// such file.
-    ///
-    /// The file is a PKCS#8 key in PEM (`openssl pkey -in FILE -noout -text` reads it) below a
-    /// comment line that names the peer id. It is created with mode 0600, missing directories
-    /// above it with 0700; it and they are durable before this returns. It appears whole or not at
-    /// all: processes that race to make it end with the same key, and a crash leaves at most a
-    /// stray `.NAME.*.tmp` beside it. Modes are neither set nor checked outside Unix, where
-    /// the user's directory has to be private by itself.
-    ///
-    /// # Errors
-    ///
-    /// An existing file is never overwritten nor repaired; every variant of [`IdentityError`]
-    /// names the file and says what to do.
-    pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
-        match Self::load(path) {
-            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-            loaded => return loaded,
-        }
-        let fresh = Self::generate()?;
-        if key_file::create(path, &fresh)? {
-            return Ok(fresh);
-        }
-        // Another process was first: its key is this machine's.
-        Self::load(path)
-    }
-
     /// The id by which others know, trust and pin this identity.
     pub fn peer_id(&self) -> PeerId {
         self.id
@@ -85,15 +58,6 @@ impl Identity {
         let seed = hmac::Key::new(hmac::HMAC_SHA256, &self.private.0[PKCS8_PREFIX.len()..]);
         let label = format!("shiplane stateless reset {addr}");
         hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&seed, label.as_bytes()).as_ref())
-    }
-
-    fn load(path: &Path) -> Result<Self, IdentityError> {
-        let (private, stated) = key_file::read(path)?;
-        let identity = Self::from_private(private);
-        if stated.is_some_and(|stated| stated != identity.id) {
-            return Err(IdentityError::Damaged { path: path.to_owned() });
-        }
-        Ok(identity)
     }
 
     fn from_private(private: PrivateKey) -> Self {
@@ -249,7 +213,7 @@ const PKCS8_LEN_BYTES: usize = PKCS8_PREFIX.len() + SEED_LEN_BYTES;
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Barrier, thread};
+    use std::{fs, path::Path, sync::Barrier, thread};
 
     use proptest::prelude::*;
     use tempfile::TempDir;

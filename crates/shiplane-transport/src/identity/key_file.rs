@@ -12,8 +12,46 @@ use zeroize::Zeroizing;
 
 use super::{Identity, IdentityError, KeyFileStep, PKCS8_PREFIX, PeerId, PrivateKey};
 
+impl Identity {
+    /// Loads the identity kept in the file `path`; makes one and keeps it there if there is no
+    /// such file.
+    ///
+    /// The file is a PKCS#8 key in PEM (`openssl pkey -in FILE -noout -text` reads it) below a
+    /// comment line that names the peer id. It is created with mode 0600, missing directories
+    /// above it with 0700; it and they are durable before this returns. It appears whole or not at
+    /// all: processes that race to make it end with the same key, and a crash leaves at most a
+    /// stray `.NAME.*.tmp` beside it. Modes are neither set nor checked outside Unix, where
+    /// the user's directory has to be private by itself.
+    ///
+    /// # Errors
+    ///
+    /// An existing file is never overwritten nor repaired; every variant of [`IdentityError`]
+    /// names the file and says what to do.
+    pub fn load_or_create(path: &Path) -> Result<Self, IdentityError> {
+        match Self::load(path) {
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            loaded => return loaded,
+        }
+        let fresh = Self::generate()?;
+        if create(path, &fresh)? {
+            return Ok(fresh);
+        }
+        // Another process was first: its key is this machine's.
+        Self::load(path)
+    }
+
+    fn load(path: &Path) -> Result<Self, IdentityError> {
+        let (private, stated) = read(path)?;
+        let identity = Self::from_private(private);
+        if stated.is_some_and(|stated| stated != identity.id) {
+            return Err(IdentityError::Damaged { path: path.to_owned() });
+        }
+        Ok(identity)
+    }
+}
+
 /// Reads the key, and the id that the comment line states if there is one.
-pub(super) fn read(path: &Path) -> Result<(PrivateKey, Option<PeerId>), IdentityError> {
+fn read(path: &Path) -> Result<(PrivateKey, Option<PeerId>), IdentityError> {
     let failed = |source| io_error(KeyFileStep::Read, path, source);
     let malformed = || IdentityError::Malformed { path: path.to_owned() };
     let file = File::open(path).map_err(failed)?;
@@ -30,7 +68,7 @@ pub(super) fn read(path: &Path) -> Result<(PrivateKey, Option<PeerId>), Identity
 }
 
 /// Keeps a fresh identity in the file `path`, unless there is one by now: then `false`.
-pub(super) fn create(path: &Path, fresh: &Identity) -> Result<bool, IdentityError> {
+fn create(path: &Path, fresh: &Identity) -> Result<bool, IdentityError> {
     let at = |step| move |source| io_error(step, path, source);
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -3,12 +3,13 @@
 mod engine;
 mod inbound;
 pub(crate) mod router;
+mod transfers;
 
 use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -16,10 +17,10 @@ use std::{
 
 use bytes::Bytes;
 use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, limits};
-use tokio::time::Instant;
+use tokio::{sync::mpsc, time::Instant};
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
-use self::router::Inboxes;
+use self::transfers::Transfers;
 use crate::{
     close,
     config::{LANE_PRIORITY, TransportConfig},
@@ -53,6 +54,47 @@ pub struct PeerConnection {
     /// When the peer last proved that it is there.
     heard: tokio::sync::Mutex<Option<Instant>>,
     config: Arc<TransportConfig>,
+}
+
+/// Where classified streams wait for their takers. One of each kind a peer: when two dials have
+/// crossed, what arrives on either connection is found on both.
+#[derive(Debug)]
+pub(crate) struct Inboxes {
+    pub(crate) bare: tokio::sync::Mutex<mpsc::Receiver<(u64, BiStream)>>,
+    pub(crate) messages: tokio::sync::Mutex<mpsc::Receiver<(u32, BiStream)>>,
+    pub(crate) calls: tokio::sync::Mutex<mpsc::Receiver<InboundCall>>,
+    pub(crate) transfers: Arc<Transfers>,
+}
+
+/// An incoming RPC request: its header has been read, its body has not.
+#[derive(Debug)]
+pub struct InboundCall {
+    /// Whether an answer is due.
+    pub kind: CallKind,
+    /// Length of the body, within the limit.
+    pub body_len_bytes: u32,
+    /// Body and answer.
+    pub stream: BiStream,
+    /// Weak: an untaken call must not keep its own connection alive.
+    pub(crate) connection: Weak<PeerConnection>,
+}
+
+impl InboundCall {
+    /// The connection of the call; `None` if it has been dropped. A peer may have several connections, e.g. from
+    /// two programs with one key; one queue holds the calls of all.
+    #[must_use]
+    pub fn connection(&self) -> Option<Arc<PeerConnection>> {
+        self.connection.upgrade()
+    }
+}
+
+/// The two kinds of request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallKind {
+    /// Answered on the same stream.
+    Call,
+    /// Answered by FIN alone.
+    OneWay,
 }
 
 /// Who made a connection.
@@ -127,12 +169,6 @@ impl PeerConnection {
             heard: heard.into(),
             config,
         }
-    }
-
-    /// Starts to accept the peer's streams.
-    pub(crate) fn route(self: &Arc<Self>, feed: router::Feed) {
-        let (owner, header_timeout) = (Arc::downgrade(self), self.config.header_timeout);
-        router::start(self.connection.clone(), owner, self.theirs.clone(), feed, header_timeout);
     }
 
     /// The id of the peer, proven by the handshake.

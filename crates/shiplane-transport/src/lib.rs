@@ -120,8 +120,7 @@ pub mod internals {
         channel::{CHANNEL_ADDR, Channel, ChannelEnd},
         config::{CongestionControl, LaneThreads, Timeouts},
         connection::{
-            AlreadyClaimed, Claim, InboundChunk, TransferStream,
-            router::{CallKind, InboundCall, InboundCalls},
+            AlreadyClaimed, CallKind, Claim, InboundCall, InboundChunk, TransferStream, router::InboundCalls,
         },
         error::{SinkError, SourceError},
         identity::{KeyFileStep, PeerIdError},

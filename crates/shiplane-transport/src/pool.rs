@@ -16,8 +16,8 @@ use tokio::{sync::watch, time::Instant};
 use crate::{
     close,
     connection::{
-        PeerConnection,
-        router::{Feed, Inboxes, WeakFeed},
+        Inboxes, PeerConnection,
+        router::{Feed, WeakFeed},
     },
     error::ConnectError,
     identity::PeerId,

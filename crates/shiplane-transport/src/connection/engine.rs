@@ -6,8 +6,7 @@ use bytes::Bytes;
 use shiplane_wire::{TaggedChunk, TransferId, records_opening};
 
 use super::{
-    AlreadyClaimed, Claim, InboundChunk, PeerConnection, priority_of,
-    router::{InboundCall, InboundCalls},
+    AlreadyClaimed, Claim, InboundCall, InboundChunk, PeerConnection, priority_of, router::InboundCalls,
 };
 use crate::{
     close,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use shiplane_wire::{Code, Digest, Offer, Stored, TransferId, Verified, limits};
 use tokio::sync::mpsc;
 
-use super::router::{Tagged, Transfers};
+use super::transfers::{Tagged, Transfers};
 use crate::{
     blocking,
     config::TransportConfig,

@@ -3,37 +3,23 @@
 use alloc::{boxed::Box, collections::BTreeMap, vec::Vec};
 use core::fmt;
 
-use ring::digest::{Context, SHA256};
 use thiserror::Error;
 
-use self::{piece::PieceHasher, sparse::SparseHasher};
-use crate::{hex, limits::MAX_DIGEST_GAP};
+use self::{piece::PieceHasher, plain::PlainHasher, sparse::SparseHasher};
+use crate::limits::MAX_DIGEST_GAP;
 
 mod piece;
+mod plain;
 mod sparse;
 
 pub use self::piece::Piece;
-
-/// The function that a transfer's digests are computed with, agreed when the transfer is opened (SPEC 4.21).
-///
-/// Ordered by preference: the greatest algorithm that both sides offer is used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DigestAlgorithm {
-    /// SHA-256 (FIPS 180-4): that of bare chunks, and of a transfer on request.
-    Sha256,
-    /// BLAKE3, whose digests of aligned pieces combine to that of the file.
-    #[default]
-    Blake3,
-}
+pub use self::plain::{Digest, DigestAlgorithm};
 
 impl DigestAlgorithm {
     /// Starts a hasher of plain digests: of a pack, of ranges, of a whole file.
     #[must_use]
     pub fn hasher(self) -> Hasher {
-        match self {
-            Self::Sha256 => Hasher::sha256(),
-            Self::Blake3 => Hasher::blake3(),
-        }
+        Hasher(Inner::Plain(PlainHasher::new(self)))
     }
 
     /// Starts the hasher of a chunk that is `piece` of a file, if it is one: with BLAKE3 the digest is then
@@ -59,37 +45,9 @@ impl DigestAlgorithm {
         hasher.update(data);
         hasher.finish()
     }
-
-    /// Its number on the wire and in files: a bit of a set.
-    #[must_use]
-    pub const fn bit(self) -> u8 {
-        match self {
-            Self::Sha256 => 1,
-            Self::Blake3 => 2,
-        }
-    }
-
-    /// The one that is preferred of a set of [`bit`](Self::bit)s; bits that are not known do not count.
-    #[must_use]
-    pub const fn best_of(bits: u8) -> Option<Self> {
-        if bits & Self::Blake3.bit() != 0 {
-            Some(Self::Blake3)
-        } else if bits & Self::Sha256.bit() != 0 {
-            Some(Self::Sha256)
-        } else {
-            None
-        }
-    }
 }
 
-/// A digest of 32 bytes. Its text form is 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest([u8; Self::LEN_BYTES]);
-
 impl Digest {
-    /// Length of a digest on the wire.
-    pub const LEN_BYTES: usize = 32;
-
     /// The SHA-256 digest of `data`.
     pub fn sha256(data: &[u8]) -> Self {
         DigestAlgorithm::Sha256.digest(data)
@@ -98,28 +56,6 @@ impl Digest {
     /// The BLAKE3 digest of `data`.
     pub fn blake3(data: &[u8]) -> Self {
         DigestAlgorithm::Blake3.digest(data)
-    }
-
-    /// Takes a digest as it came from the wire or from a journal.
-    pub const fn from_bytes(bytes: [u8; Self::LEN_BYTES]) -> Self {
-        Self(bytes)
-    }
-
-    /// The digest in wire format.
-    pub const fn as_bytes(&self) -> &[u8; Self::LEN_BYTES] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(&self.0, f)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(&self.0, f)
     }
 }
 
@@ -132,8 +68,7 @@ pub struct Hasher(Inner);
 
 #[derive(Clone)]
 enum Inner {
-    Sha256(Box<Context>),
-    Blake3(Box<blake3::Hasher>),
+    Plain(PlainHasher),
     Piece(Box<PieceHasher>),
     Sparse(Box<SparseHasher>),
 }
@@ -141,35 +76,29 @@ enum Inner {
 impl Hasher {
     /// SHA-256: the digest of the documented frame (SPEC 3.1).
     pub fn sha256() -> Self {
-        Self(Inner::Sha256(Box::new(Context::new(&SHA256))))
+        DigestAlgorithm::Sha256.hasher()
     }
 
     /// Plain BLAKE3.
     pub fn blake3() -> Self {
-        Self(Inner::Blake3(Box::default()))
+        DigestAlgorithm::Blake3.hasher()
     }
 
     /// Appends `data` to the input.
     pub fn update(&mut self, data: &[u8]) {
         match &mut self.0 {
-            Inner::Sha256(context) => context.update(data),
-            Inner::Blake3(hasher) => _ = hasher.update(data),
+            Inner::Plain(hasher) => hasher.update(data),
             Inner::Piece(hasher) => hasher.update(data),
             Inner::Sparse(hasher) => hasher.update(data),
         }
     }
 
     /// Appends this number of zeros. A [`sparse_hasher`](DigestAlgorithm::sparse_hasher) does without them.
-    pub fn update_zeros(&mut self, mut len_bytes: u64) {
+    pub fn update_zeros(&mut self, len_bytes: u64) {
         if let Inner::Sparse(hasher) = &mut self.0 {
             return hasher.zeros(len_bytes);
         }
-        const ZEROS: &[u8] = &[0; 4096];
-        while len_bytes > 0 {
-            let part = usize::try_from(len_bytes).map_or(ZEROS, |len| &ZEROS[..len.min(ZEROS.len())]);
-            self.update(part);
-            len_bytes -= part.len() as u64;
-        }
+        plain::zeros(len_bytes, |part| self.update(part));
     }
 
     /// The digest of everything that was appended.
@@ -181,12 +110,7 @@ impl Hasher {
     /// to those of other pieces (`Piece::combine`). Without cells for any other input.
     pub fn finish_with_cells(self) -> (Digest, Vec<Digest>) {
         match self.0 {
-            Inner::Sha256(context) => {
-                let mut bytes = [0; Digest::LEN_BYTES];
-                bytes.copy_from_slice(context.finish().as_ref());
-                (Digest(bytes), Vec::new())
-            }
-            Inner::Blake3(hasher) => (Digest(*hasher.finalize().as_bytes()), Vec::new()),
+            Inner::Plain(hasher) => (hasher.finish(), Vec::new()),
             Inner::Piece(hasher) => hasher.finish(),
             Inner::Sparse(hasher) => (hasher.finish(), Vec::new()),
         }

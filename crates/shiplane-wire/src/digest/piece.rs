@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use blake3::hazmat::{self, ChainingValue, HasherExt as _, Mode};
 
-use super::Digest;
+use super::plain::Digest;
 
 /// An aligned piece of a file: 64 KiB times a power of two at a multiple of its length, or what such a piece has
 /// of the file's end (SPEC 4.22).

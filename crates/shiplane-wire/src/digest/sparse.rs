@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use core::ops::Range;
 
-use super::{Digest, DigestAlgorithm, Hasher};
+use super::plain::{Digest, DigestAlgorithm, PlainHasher, zeros};
 
 /// Hashes content in which blocks of zeros cost nothing: they may be holes on one side and data on the other.
 #[derive(Clone)]
 pub(super) struct SparseHasher {
     /// What is not in a block of zeros.
-    content: Hasher,
+    content: PlainHasher,
     /// The runs of blocks of zeros, but for the last one.
     runs: Box<blake3::Hasher>,
     /// The last one, if there is one.
@@ -22,7 +22,7 @@ pub(super) struct SparseHasher {
 impl SparseHasher {
     pub(super) fn new(algorithm: DigestAlgorithm) -> Self {
         let runs = Box::new(blake3::Hasher::new_derive_key(CONTEXT));
-        Self { content: algorithm.hasher(), runs, run: 0..0, at: 0, blank: Some(0) }
+        Self { content: PlainHasher::new(algorithm), runs, run: 0..0, at: 0, blank: Some(0) }
     }
 
     pub(super) fn update(&mut self, mut data: &[u8]) {
@@ -54,7 +54,7 @@ impl SparseHasher {
             let part = len_bytes.min(BLOCK_LEN_BYTES - begun);
             match &mut self.blank {
                 Some(blank) => *blank += part,
-                None => self.content.update_zeros(part),
+                None => zeros(part, |part| self.content.update(part)),
             }
             self.advance(part);
             len_bytes -= part;
@@ -75,8 +75,8 @@ impl SparseHasher {
     }
 
     fn settle_blank(&mut self) {
-        if let Some(zeros) = self.blank.take() {
-            self.content.update_zeros(zeros);
+        if let Some(blank) = self.blank.take() {
+            zeros(blank, |part| self.content.update(part));
         }
     }
 

@@ -5,7 +5,7 @@ use core::fmt;
 
 use bytes::Bytes;
 
-use super::RecvError;
+use super::{RecvError, Refusal, status::STORED};
 use crate::limits::MAX_STEP_LEN_BYTES;
 use crate::{Digest, Hasher, fuzz};
 
@@ -277,6 +277,38 @@ pub enum Durability {
     Durable,
 }
 
+/// The answer to a chunk, for its receiver to write before FIN.
+///
+/// Success needs a [`Stored`], which needs a [`Verified`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the sender waits for the answer"]
+pub struct Reply(u8);
+
+impl Reply {
+    /// Status 0: the receiver has done what was agreed.
+    ///
+    /// If a durable store was agreed, check [`Stored::durability`] first.
+    pub const fn stored(_proof: &Stored) -> Self {
+        Self(STORED)
+    }
+
+    /// Status 1 or 2.
+    pub const fn refused(refusal: Refusal) -> Self {
+        Self(refusal.byte())
+    }
+
+    /// The status byte.
+    pub const fn byte(self) -> u8 {
+        self.0
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::refused(refusal)
+    }
+}
+
 /// Fuzz entry: a cut of a frame of at most 64 KiB, then the frame.
 pub fn fuzz_recv(data: &[u8]) {
     fuzz::any_split(data, |pieces| {
@@ -288,8 +320,8 @@ pub fn fuzz_recv(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Offer;
     use crate::limits::MAX_HASHED_LEN_BYTES;
-    use crate::{Offer, Refusal};
 
     #[test]
     fn hello_has_the_golden_bytes() {
@@ -337,5 +369,16 @@ mod tests {
         assert_send::<ChunkReceiver>();
         assert_send::<RecvStep>();
         assert_send::<Stored>();
+    }
+
+    #[test]
+    fn success_comes_from_a_stored_chunk() {
+        let mut receiver = Offer::new(0, 0).unwrap().accept(Hasher::sha256());
+        receiver.push(Bytes::copy_from_slice(Digest::sha256(b"").as_bytes()));
+        let Ok(RecvStep::Verified(verified)) = receiver.poll() else {
+            panic!("{receiver:?}");
+        };
+        let stored = verified.stored(Durability::Verified);
+        assert_eq!(Reply::stored(&stored).byte(), 0);
     }
 }

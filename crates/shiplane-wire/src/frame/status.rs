@@ -2,40 +2,7 @@
 
 use thiserror::Error;
 
-use super::Stored;
 use crate::{Code, fuzz};
-
-/// The answer to a chunk, for its receiver to write before FIN.
-///
-/// Success needs a [`Stored`], which needs a [`Verified`](crate::Verified).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the sender waits for the answer"]
-pub struct Reply(u8);
-
-impl Reply {
-    /// Status 0: the receiver has done what was agreed.
-    ///
-    /// If a durable store was agreed, check [`Stored::durability`] first.
-    pub const fn stored(_proof: &Stored) -> Self {
-        Self(STORED)
-    }
-
-    /// Status 1 or 2.
-    pub const fn refused(refusal: Refusal) -> Self {
-        Self(refusal.byte())
-    }
-
-    /// The status byte.
-    pub const fn byte(self) -> u8 {
-        self.0
-    }
-}
-
-impl From<Refusal> for Reply {
-    fn from(refusal: Refusal) -> Self {
-        Self::refused(refusal)
-    }
-}
 
 /// The ways for a receiver to refuse a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,7 +146,7 @@ impl Default for StatusReader {
     }
 }
 
-const STORED: u8 = 0;
+pub(super) const STORED: u8 = 0;
 const CHECKSUM_FAILED: u8 = 1;
 const ERROR: u8 = 2;
 
@@ -191,24 +158,12 @@ pub fn fuzz_status(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Durability, fuzz};
+    use crate::fuzz;
     use bytes::Bytes;
 
     #[test]
-    fn success_comes_from_a_stored_chunk() {
-        let mut receiver = crate::Offer::new(0, 0).unwrap().accept(crate::Hasher::sha256());
-        receiver.push(Bytes::copy_from_slice(crate::Digest::sha256(b"").as_bytes()));
-        let Ok(crate::RecvStep::Verified(verified)) = receiver.poll() else {
-            panic!("{receiver:?}");
-        };
-        let stored = verified.stored(Durability::Verified);
-        assert_eq!(Reply::stored(&stored).byte(), 0);
-    }
-
-    #[test]
     fn refusals_have_these_bytes() {
-        assert_eq!(Reply::refused(Refusal::ChecksumFailed).byte(), 1);
-        assert_eq!(Reply::from(Refusal::Error).byte(), 2);
+        assert_eq!([Refusal::ChecksumFailed, Refusal::Error].map(Refusal::byte), [1, 2]);
     }
 
     #[test]

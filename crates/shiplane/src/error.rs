@@ -2,6 +2,7 @@
 
 mod choice;
 mod code;
+mod diagnosis;
 mod dial;
 mod ssh;
 mod sync;
@@ -19,6 +20,8 @@ use shiplane_rpc::{CallError, Fault, FaultCode};
 use shiplane_transport::{BindError, ConnectError, IdentityError};
 use shiplane_wire::PathRefused;
 
+pub use self::diagnosis::ErrorKind;
+use self::diagnosis::{Diagnosis, RESUME, here, unreachable_by_network};
 pub(crate) use self::{
     choice::ChoiceError, code::CodeFailure, dial::DialError, ssh::SshFailure, target::TargetError,
 };
@@ -33,30 +36,6 @@ pub struct Error(Box<Inner>);
 struct Inner {
     cause: Cause,
     report: Option<Report>,
-}
-
-/// The kinds of failures. The program's exit codes follow them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The arguments are invalid.
-    Usage,
-    /// The peer is not reachable, silent, or busy. Try again later.
-    Unreachable,
-    /// A key, a ticket or a permission is missing or wrong.
-    Identity,
-    /// Received data differs from what was sent.
-    Integrity,
-    /// Refused by a rule: a path, a limit, an existing file.
-    Refused,
-    /// This machine's disk or system failed, is full, or does not permit it.
-    LocalIo,
-    /// Done except for some paths; [`Error::report`] names them.
-    LeftOut,
-    /// The job was cancelled.
-    Interrupted,
-    /// Any other failure.
-    Other,
 }
 
 impl Error {
@@ -159,6 +138,12 @@ impl std::error::Error for Error {
 impl From<Cause> for Error {
     fn from(cause: Cause) -> Self {
         Self(Box::new(Inner { cause, report: None }))
+    }
+}
+
+impl From<TargetError> for Error {
+    fn from(error: TargetError) -> Self {
+        Cause::Target(error).into()
     }
 }
 
@@ -360,26 +345,6 @@ impl Cause {
     }
 }
 
-/// The kind, side and hint of a failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Diagnosis {
-    kind: ErrorKind,
-    side: Side,
-    hint: &'static str,
-}
-
-fn here(kind: ErrorKind, hint: &'static str) -> Diagnosis {
-    Diagnosis { kind, side: Side::ThisMachine, hint }
-}
-
-fn there(kind: ErrorKind, hint: &'static str) -> Diagnosis {
-    Diagnosis { kind, side: Side::Peer, hint }
-}
-
-fn unreachable_by_network(hint: &'static str) -> Diagnosis {
-    Diagnosis { kind: ErrorKind::Unreachable, side: Side::Network, hint }
-}
-
 /// The fault code of a handler's error on the wire; [`transfer::method_call`] turns it back.
 fn fault_code(kind: ErrorKind) -> FaultCode {
     match kind {
@@ -396,6 +361,7 @@ fn fault_code(kind: ErrorKind) -> FaultCode {
 /// What a failure of a peer's job is, for the server that it was a job of.
 #[cfg(feature = "status")]
 pub(crate) fn kind_and_side(error: &(dyn std::error::Error + 'static)) -> (ErrorKind, Side) {
+    use self::diagnosis::there;
     use shiplane_protocols::internals::transfer::TransferError;
     use shiplane_transport::{ConnectionEnd, SendChunkError, StreamError};
     use shiplane_wire::Code;
@@ -527,8 +493,6 @@ fn seconds(time: Duration) -> String {
 }
 
 const GIVE_READABLE: &str = "give an existing directory or file that this user can read";
-
-const RESUME: &str = "run the same command again to resume";
 
 #[cfg(test)]
 mod tests {

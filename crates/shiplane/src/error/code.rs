@@ -2,7 +2,10 @@
 
 use shiplane_reach::internals::{CodeError, ProveError, SeekError};
 
-use super::{Diagnosis, ErrorKind, here, there, transfer, unreachable_by_network};
+use super::{
+    diagnosis::{Diagnosis, ErrorKind, here, there, unreachable_by_network},
+    transfer,
+};
 
 /// Why a code does not lead to anything.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::io;
 
 use shiplane_reach::internals::{SshCommandError, SshError, SshRequestError};
 
-use super::{Diagnosis, ErrorKind, here, there, unreachable_by_network};
+use super::diagnosis::{Diagnosis, ErrorKind, here, there, unreachable_by_network};
 
 /// Why a server that is started by ssh is not reached, or is lost.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,10 @@ use shiplane_protocols::internals::{sync::SyncError, transfer::TransferError};
 use shiplane_rpc::{CallError, FaultCode};
 
 use super::{
-    Diagnosis, ErrorKind, RESUME as AGAIN, Side, here, there,
+    diagnosis::{Diagnosis, ErrorKind, RESUME as AGAIN, here, there},
     transfer::{call, chunk_not_sent, destination, not_taken, received, source, transfer},
 };
+use crate::event::Side;
 
 /// Separates failures of the server from local ones.
 pub(super) fn sync(error: &SyncError) -> Diagnosis {

@@ -5,7 +5,7 @@ use shiplane_reach::internals::SshAddressError;
 use shiplane_transport::internals::PeerIdError;
 use shiplane_wire::PathRefused;
 
-use super::{Cause, Diagnosis, Error, ErrorKind, here};
+use super::diagnosis::{Diagnosis, ErrorKind, here};
 
 /// Why a text is no target. Shows nothing of a text that may contain a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +26,6 @@ pub(crate) enum TargetError {
     Address(#[from] AddressError),
     #[error("invalid path: {0}")]
     Path(PathRefused),
-}
-
-impl From<TargetError> for Error {
-    fn from(error: TargetError) -> Self {
-        Cause::Target(error).into()
-    }
 }
 
 pub(super) fn target(error: &TargetError) -> Diagnosis {

@@ -8,7 +8,8 @@ use shiplane_rpc::{CallError, FaultCode};
 use shiplane_transport::{ConnectError, ConnectionEnd, RecvChunkError, SendChunkError, StreamError};
 use shiplane_wire::Code;
 
-use super::{Diagnosis, ErrorKind, RESUME as AGAIN, Side, here, there};
+use super::diagnosis::{Diagnosis, ErrorKind, RESUME as AGAIN, here, there};
+use crate::event::Side;
 
 pub(super) fn connect(error: &ConnectError) -> Diagnosis {
     use ErrorKind::{Identity, Other, Unreachable};

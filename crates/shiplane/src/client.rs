@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use shiplane_access::internals::{Addresses, PeerName, PeersFile, StandingPeer};
 use shiplane_reach::internals::SshCommand;
 use shiplane_transport::{
@@ -41,7 +42,13 @@ struct Inner {
     transports: Mutex<[Option<Arc<QuicTransport>>; 2]>,
     ssh: SshCommand,
     /// Those that were started, also in place of others that have ended.
-    sessions: Arc<Mutex<Vec<Weak<SshSession>>>>,
+    sessions: Arc<Mutex<Vec<Weak<dyn Session>>>>,
+}
+
+/// What a client has started and ends.
+trait Session: Send + Sync {
+    /// Ends it in order.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Makes a [`Client`].
@@ -121,7 +128,7 @@ impl Client {
         blocking::spawn(move || known(path, name)).await.map_err(|_| Cause::Abandoned)?
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Vec<Weak<SshSession>>> {
+    fn sessions(&self) -> MutexGuard<'_, Vec<Weak<dyn Session>>> {
         self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

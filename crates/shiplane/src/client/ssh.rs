@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::{BoxFuture, FutureExt};
 use shiplane_access::internals::{Addresses, Host, HostPort, Ticket};
 use shiplane_reach::internals::{NoTicket, Rights, SshAddress, SshError, SshPipes, SshProcess, SshRequest};
 use shiplane_transport::{
@@ -18,7 +19,7 @@ use shiplane_transport::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{Client, Inner};
+use super::{Client, Inner, Session};
 use crate::{
     error::{Cause, Error, SshFailure},
     target::Target,
@@ -122,7 +123,8 @@ impl SshSession {
         tokio::spawn(close_with(session.channel.clone(), Arc::downgrade(&session.over_channel)));
         let mut sessions = client.sessions();
         sessions.retain(|session| session.strong_count() > 0);
-        sessions.push(Arc::downgrade(&session));
+        let started: Weak<Self> = Arc::downgrade(&session);
+        sessions.push(started);
         drop(sessions);
         Ok(session)
     }
@@ -211,20 +213,6 @@ impl SshSession {
         silent.ok().and_then(|route| why(&route)).unwrap_or_default()
     }
 
-    /// Ends the session in order, and waits for a moment until ssh has ended.
-    pub(crate) async fn close(&self) {
-        self.stop_dialling();
-        // The end of the session tells the server whatever a close would, and dials under way would delay a shutdown.
-        self.over_channel.close();
-        let own = std::mem::take(&mut *self.client.transports());
-        own.iter().flatten().for_each(|transport| transport.close());
-        self.channel.close();
-        let Some(process) = self.lock_process().take() else { return };
-        let ending = blocking::spawn(move || release(process));
-        // An error means that the runtime ends.
-        let _ = ending.await;
-    }
-
     fn end(&self) -> Option<SshFailure> {
         let host = self.address.to_string();
         match self.channel.end()? {
@@ -305,6 +293,25 @@ impl SshSession {
 
     fn lock_process(&self) -> std::sync::MutexGuard<'_, Option<SshProcess>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session for SshSession {
+    /// Waits for a moment until ssh has ended.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        let closing = async {
+            self.stop_dialling();
+            // The end of the session tells the server whatever a close would, and dials under way would delay a shutdown.
+            self.over_channel.close();
+            let own = std::mem::take(&mut *self.client.transports());
+            own.iter().flatten().for_each(|transport| transport.close());
+            self.channel.close();
+            let Some(process) = self.lock_process().take() else { return };
+            let ending = blocking::spawn(move || release(process));
+            // An error means that the runtime ends.
+            let _ = ending.await;
+        };
+        closing.boxed()
     }
 }
 

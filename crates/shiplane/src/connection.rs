@@ -8,9 +8,7 @@ pub(crate) mod sync;
 
 use std::{
     fmt,
-    fs::File,
     net::SocketAddr,
-    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -23,11 +21,6 @@ use shiplane_transport::{ConnectError, ConnectionEnd, PeerConnection, PeerId, in
 use shiplane_wire::{Code, escape_truncated};
 use tokio::time::timeout;
 
-use self::{
-    get::GetJob,
-    push::{Content, PushJob},
-    sync::SyncJob,
-};
 use crate::{
     client::{Client, SshSession},
     error::{Cause, Error},
@@ -202,20 +195,6 @@ impl Connection {
         self.inner.peer.is_closed()
     }
 
-    /// Fetches a file or a tree: await the job that this returns. An empty path means everything that the target
-    /// names.
-    pub fn get(&self, path: impl AsRef<[u8]>) -> GetJob {
-        GetJob::new(self.clone(), path.as_ref())
-    }
-
-    /// Lists what [`get`](Self::get) would fetch: await the job that this returns. Each entry is an event of the kind
-    /// [`Listed`](crate::EventKind::Listed), in the order in which the server finds them. A directory is listed without
-    /// what is in its directories, unless the job is [`recursive`](GetJob::recursive). Of the job's other settings
-    /// those count that choose what takes part, watch it and cancel it.
-    pub fn list(&self, path: impl AsRef<[u8]>) -> GetJob {
-        GetJob::listing(self.clone(), path.as_ref())
-    }
-
     /// Calls the server and waits for the answer. Returns the time that this took, and the version of the server's program;
     /// escaped, since the server may say anything.
     ///
@@ -257,28 +236,6 @@ impl Connection {
     pub fn packets(&self) -> (u64, u64) {
         let path = self.inner.peer.stats().path;
         (path.sent_packets, path.lost_packets)
-    }
-
-    /// Pushes files and trees, each by its name: await the job that this returns. A path that ends in `.` stands for
-    /// the content of the directory.
-    pub fn push<P: Into<PathBuf>>(&self, paths: impl IntoIterator<Item = P>) -> PushJob {
-        let paths = paths.into_iter().map(Into::into).collect();
-        PushJob::new(self.clone(), Content::Paths(paths))
-    }
-
-    /// Pushes the content of an open file to the file that [`PushJob::to`] names.
-    ///
-    /// It may be anything that can be read, such as a pipe. Whatever is not a regular file at its beginning is read once,
-    /// from where it is to its end, by a thread that ends with it; 24 MiB of it are held in memory until the server has
-    /// them. It may be silent for any time. The file gets its name when all of it has arrived. The job resumes after a
-    /// lost connection as long as the server has what was let go of here; another job cannot resume it.
-    pub fn push_file(&self, file: File) -> PushJob {
-        PushJob::new(self.clone(), Content::File(file))
-    }
-
-    /// Synchronises a local directory with one of the server's, in both directions: await the job that this returns.
-    pub fn sync(&self, directory: impl AsRef<Path>) -> SyncJob {
-        SyncJob::new(self.clone(), directory.as_ref())
     }
 
     /// Calls a method that the server's owner has added, and waits for the answer, for at most

@@ -79,8 +79,24 @@ impl fmt::Debug for Dest {
     }
 }
 
+impl Connection {
+    /// Fetches a file or a tree: await the job that this returns. An empty path means everything that the target
+    /// names.
+    pub fn get(&self, path: impl AsRef<[u8]>) -> GetJob {
+        GetJob::new(self.clone(), path.as_ref())
+    }
+
+    /// Lists what [`get`](Self::get) would fetch: await the job that this returns. Each entry is an event of the kind
+    /// [`Listed`](crate::EventKind::Listed), in the order in which the server finds them. A directory is listed without
+    /// what is in its directories, unless the job is [`recursive`](GetJob::recursive). Of the job's other settings
+    /// those count that choose what takes part, watch it and cancel it.
+    pub fn list(&self, path: impl AsRef<[u8]>) -> GetJob {
+        GetJob::listing(self.clone(), path.as_ref())
+    }
+}
+
 impl GetJob {
-    pub(crate) fn new(connection: Connection, path: &[u8]) -> Self {
+    fn new(connection: Connection, path: &[u8]) -> Self {
         let by_code = connection.by_code().cloned();
         let is_by_code = by_code.is_some();
         // What is written by another's word.
@@ -102,7 +118,7 @@ impl GetJob {
         }
     }
 
-    pub(crate) fn listing(connection: Connection, path: &[u8]) -> Self {
+    fn listing(connection: Connection, path: &[u8]) -> Self {
         Self { listing: Some(false), ..Self::new(connection, path) }
     }
 

@@ -58,15 +58,34 @@ pub struct PushJob {
 
 /// What is pushed.
 #[derive(Debug)]
-pub(crate) enum Content {
+enum Content {
     /// Files and directories, into a directory.
     Paths(Vec<PathBuf>),
     /// The content of an open file or pipe, to a file.
     File(File),
 }
 
+impl Connection {
+    /// Pushes files and trees, each by its name: await the job that this returns. A path that ends in `.` stands for
+    /// the content of the directory.
+    pub fn push<P: Into<PathBuf>>(&self, paths: impl IntoIterator<Item = P>) -> PushJob {
+        let paths = paths.into_iter().map(Into::into).collect();
+        PushJob::new(self.clone(), Content::Paths(paths))
+    }
+
+    /// Pushes the content of an open file to the file that [`PushJob::to`] names.
+    ///
+    /// It may be anything that can be read, such as a pipe. Whatever is not a regular file at its beginning is read once,
+    /// from where it is to its end, by a thread that ends with it; 24 MiB of it are held in memory until the server has
+    /// them. It may be silent for any time. The file gets its name when all of it has arrived. The job resumes after a
+    /// lost connection as long as the server has what was let go of here; another job cannot resume it.
+    pub fn push_file(&self, file: File) -> PushJob {
+        PushJob::new(self.clone(), Content::File(file))
+    }
+}
+
 impl PushJob {
-    pub(crate) fn new(connection: Connection, content: Content) -> Self {
+    fn new(connection: Connection, content: Content) -> Self {
         let settings = Settings::default();
         Self {
             connection,

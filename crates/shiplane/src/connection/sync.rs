@@ -46,8 +46,15 @@ pub struct SyncJob {
     settings: Settings,
 }
 
+impl Connection {
+    /// Synchronises a local directory with one of the server's, in both directions: await the job that this returns.
+    pub fn sync(&self, directory: impl AsRef<Path>) -> SyncJob {
+        SyncJob::new(self.clone(), directory.as_ref())
+    }
+}
+
 impl SyncJob {
-    pub(crate) fn new(connection: Connection, directory: &Path) -> Self {
+    fn new(connection: Connection, directory: &Path) -> Self {
         Self {
             connection,
             directory: directory.to_owned(),

@@ -30,23 +30,18 @@ use shiplane_protocols::{
     TransferMetrics,
     internals::{FileServer, ReloadOn, WriteLimits},
 };
-use shiplane_reach::internals::{Announced, Announcement};
-use shiplane_rpc::{Fault, Router};
-use shiplane_transport::{
-    Identity, PeerId, QuicTransport, SEND_CREDIT_BYTES, TransportConfig, internals::blocking,
-};
-use tokio::net::ToSocketAddrs;
+use shiplane_reach::internals::{Announced, Announcement, CodeTerms};
+use shiplane_rpc::Router;
+use shiplane_transport::{Identity, PeerId, QuicTransport};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::{advertise::addresses_of, sending::SendSettings};
 use self::{
-    advertise::addresses_for,
     cleaning::clean_now_and_then,
     handler::{Callers, Handler, Shared, mount},
-    open::Opened,
     operating::{Operated, Operating},
     sending::Sending,
 };
-pub(crate) use self::{advertise::addresses_of, sending::SendSettings};
 pub use self::{
     handler::{Context, FromContext, State},
     over_ssh::serve_over_ssh,
@@ -54,9 +49,8 @@ pub use self::{
     ticket::TicketBuilder,
 };
 use crate::{
-    client::transport_config,
     error::{Cause, Error},
-    event::Event,
+    event::{Action, Event},
     home::{HomePaths, machine_setters},
     request::Request,
 };
@@ -170,11 +164,6 @@ impl Server {
         self.inner.address
     }
 
-    /// Makes a ticket, with the rights that are added to it.
-    pub fn ticket(&self) -> TicketBuilder {
-        TicketBuilder::new(self.clone())
-    }
-
     /// Counters of what was transferred so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -283,6 +272,21 @@ impl Server {
     pub fn shutdown(&self) {
         self.inner.stop.cancel();
     }
+
+    /// Reads the list of peers and the tickets again, now. [`run`](Self::run) does so by itself within a second after
+    /// they have changed.
+    pub fn reload(&self) {
+        self.inner.operated.reload.notify_one();
+    }
+
+    /// Ready when what is under way has had the time that it is given after a [`shutdown`](Self::shutdown).
+    async fn drained_long_enough(&self) {
+        self.inner.stop.cancelled().await;
+        match self.inner.operated.drain_limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl fmt::Debug for Server {
@@ -340,6 +344,14 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     /// runs. By default nothing is announced.
     pub fn announce(mut self) -> Self {
         self.is_announced = true;
+        self
+    }
+
+    /// How long transfers and calls may continue after a [`shutdown`](Server::shutdown). Those that have not ended by then
+    /// are cut off; their peers resume with the next server. By default there is no limit: a transfer that does not move
+    /// ends by itself.
+    pub fn drain_limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.operating.drain_limit = limit.into();
         self
     }
 
@@ -415,21 +427,40 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         self.with_method(Callers::Writers, handler)
     }
 
-    /// Opens what is to be served, loads the key, and listens on the first address that can be had. An unspecified IPv6
-    /// address takes IPv4 too. Peers are let in once [`Server::run`] runs.
-    ///
-    /// Cancel-safe: dropping the future leaves at most a new key file.
-    ///
-    /// # Errors
-    /// [`ErrorKind::LocalIo`](crate::ErrorKind::LocalIo) if the directory or the address cannot be used,
-    /// [`ErrorKind::Identity`](crate::ErrorKind::Identity) if the key or the list of peers is broken, and
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for settings that make no sense.
-    pub async fn bind(self, addr: impl ToSocketAddrs) -> Result<Server, Error> {
-        let opening = blocking::spawn(move || self.open());
-        let (opened, builder) = opening.await.map_err(|_| Cause::Abandoned)??;
-        let addresses: Vec<SocketAddr> =
-            tokio::net::lookup_host(addr).await.map_err(Cause::Listen)?.collect();
-        builder.serve(opened, &addresses)
+    /// Of what is [sent](crate::Client::send) by a code: how many words the code has, from 2 to 8. Each adds 8 bits. The
+    /// default is two.
+    pub fn code_words(self, words: usize) -> Self {
+        self.with_code(|settings| settings.words = words)
+    }
+
+    /// Of what is sent by a code: how many receivers it is for. Each has ten minutes from the one before. The default is
+    /// one.
+    pub fn receivers(self, receivers: u32) -> Self {
+        self.with_code(|settings| settings.terms.receivers = Some(receivers.max(1)))
+    }
+
+    /// Of what is sent by a code: the code is for any number of receivers, until the server is shut down.
+    pub fn stay(self) -> Self {
+        self.with_code(|settings| settings.terms = CodeTerms { ttl: None, receivers: None })
+    }
+
+    /// Of what is sent by a code: how long it waits for its next receiver. For tests.
+    #[doc(hidden)]
+    pub fn code_ttl(self, ttl: Duration) -> Self {
+        self.with_code(|settings| settings.terms.ttl = Some(ttl))
+    }
+
+    /// Of what is sent by a code: calls `callback` when a receiver uses the code: [`Action::change`](crate::Action::change)
+    /// is `guessed`, `admitted`, `taken` or `declined`, `path` says who, and `why` is text for people. It must be quick.
+    pub fn on_code(self, callback: impl FnMut(&Action) + Send + 'static) -> Self {
+        self.with_code(|settings| settings.on_event = Box::new(callback))
+    }
+
+    fn with_code(mut self, set: impl FnOnce(&mut SendSettings)) -> Self {
+        if let Some((_, settings)) = &mut self.sending {
+            set(settings);
+        }
+        self
     }
 
     fn with_method<H, Arguments>(mut self, callers: Callers, handler: H) -> Self
@@ -442,63 +473,6 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
             mount: Box::new(move |router, shared| mount(router, handler, shared)),
         });
         self
-    }
-
-    fn serve(mut self, opened: Opened, addresses: &[SocketAddr]) -> Result<Server, Error> {
-        let config = server_config(self.is_foreground);
-        let (trust, router) = match &opened.sending {
-            Some((sending, _)) => (sending.trust(), sending.router(&opened.files)),
-            None => (AccessControl::trust(&opened.access), opened.files.router(&[])),
-        };
-        let (router, mut observers) = self.operating.observe(router, &opened)?;
-        let Opened { files, access, identity, advertised, metrics, sending } = opened;
-        let mut socket = self.operating.socket.take();
-        let mut bind = |addr: SocketAddr| {
-            let builder = QuicTransport::builder().identity(identity.clone()).trust(trust.clone());
-            let builder = match socket.take() {
-                Some(socket) => builder.udp_socket(socket),
-                None => builder,
-            };
-            builder.config(config.clone()).bind(addr).map_err(Cause::from)
-        };
-        let shared = Shared { state: self.state, access: Arc::clone(&access), files: Arc::clone(&files) };
-        let router = with_methods(router, self.methods, &Arc::new(shared))?;
-        let mut bound = Err(Cause::Listen(std::io::ErrorKind::NotFound.into()));
-        for addr in addresses {
-            bound = bind(*addr);
-            if bound.is_ok() {
-                break;
-            }
-        }
-        let transport = bound?;
-        let address = transport.local_addr().map_err(Cause::Listen)?;
-        let advertised = addresses_for(address, &advertised).map_err(Cause::Advertise)?;
-        let cleaning = self.clean_after.filter(|_| self.is_writable).map(|age| (self.path, age));
-        let mut is_announced = self.is_announced;
-        let sending = sending.map(|(sending, source)| {
-            sending.count(source);
-            is_announced = sending.announce(address);
-            sending
-        });
-        let server = Server {
-            inner: Arc::new(Inner {
-                operated: self.operating.operated(&mut observers),
-                cleaning,
-                files,
-                router: Arc::new(router),
-                access,
-                transport: Arc::new(transport),
-                metrics,
-                address,
-                advertised,
-                sending,
-                is_announced,
-                stop: CancellationToken::new(),
-                is_running: AtomicBool::new(false),
-            }),
-        };
-        observers.watch(&server);
-        Ok(server)
     }
 }
 
@@ -541,37 +515,8 @@ impl<S> fmt::Debug for ServerBuilder<S> {
     }
 }
 
-fn server_config(is_foreground: bool) -> TransportConfig {
-    transport_config(None, is_foreground).send_budget_bytes(Some(SEND_CREDIT_BYTES))
-}
-
 /// Seven days, as `shiplane clean` has it.
 const CLEAN_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How long peers may take to hear that they are cut off.
 const CUT_OFF_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The router with the server's own methods, and a guard that knows who may call each.
-fn with_methods<S>(
-    mut router: Router,
-    methods: Vec<OwnMethod<S>>,
-    shared: &Arc<Shared<S>>,
-) -> Result<Router, Error> {
-    let mut callers: Vec<(&'static str, Callers)> = Vec::new();
-    for method in methods {
-        let name = method.name;
-        if callers.iter().any(|(known, _)| *known == name) {
-            return Err(Cause::Method { name, why: "there already" }.into());
-        }
-        if router.methods().any(|known| known == name) {
-            return Err(Cause::Method { name, why: "one of shiplane's own" }.into());
-        }
-        callers.push((name, method.callers));
-        router = (method.mount)(router, shared);
-    }
-    let access = Arc::clone(&shared.access);
-    Ok(router.guard(move |call, method| -> Result<(), Fault> {
-        let known = callers.iter().find(|(name, _)| *name == method);
-        known.map_or(Ok(()), |(_, callers)| callers.admit(&access, &call.peer))
-    }))
-}

@@ -19,7 +19,10 @@ use shiplane_transport::{
 };
 use shiplane_wire::escape;
 
-use super::{Server, ServerBuilder, open::Opened, server_config};
+use super::{
+    Server, ServerBuilder,
+    open::{Opened, server_config},
+};
 use crate::error::{Cause, Error, ErrorKind, SshFailure};
 
 /// Serves the path that is requested on standard input, until standard input ends. Nothing else may write to standard output.

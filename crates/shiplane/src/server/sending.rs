@@ -15,22 +15,21 @@ use std::{
 
 use shiplane_access::internals::{AccessControl, Grant, Scope};
 use shiplane_files::internals::{Scanned, Source, SourceRoot};
-use shiplane_protocols::{Compression, TransferMetrics, internals::transfer::TransferOptions};
+use shiplane_protocols::internals::FileServer;
 use shiplane_reach::internals::{
     Announced, Announcement, Code, CodeEvent, CodeService, CodeState, CodeTerms, GUEST_METHODS, MIN_WORDS,
     Moment, meet_seekers,
 };
 use shiplane_rpc::Router;
-use shiplane_transport::{Admission, Identity, PeerId, QuicTransport, Trust, internals::blocking};
+use shiplane_transport::{Admission, PeerId, QuicTransport, Trust, internals::blocking};
 use shiplane_wire::{EntryKind, escape};
 use tokio::sync::{Notify, watch};
 
-use super::{FileServer, Opened, ServerBuilder, handler::Callers};
+use super::handler::Callers;
 use crate::{
     error::{Cause, CodeFailure, Error},
     event::{Action, Side},
     offer::{CONTENT, Conclusion, Item, MAX_ITEMS, MAX_TEXT_LEN_BYTES, Offer, OfferRequest},
-    settings::limiter,
 };
 
 /// What is sent, and to whom.
@@ -111,62 +110,6 @@ impl SendSettings {
             Err(roots) => SourceRoot::several(roots).map_err(Cause::Serve)?,
         };
         Ok((root, items))
-    }
-}
-
-impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
-    /// Of what is [sent](crate::Client::send) by a code: how many words the code has, from 2 to 8. Each adds 8 bits. The
-    /// default is two.
-    pub fn code_words(self, words: usize) -> Self {
-        self.with_code(|settings| settings.words = words)
-    }
-
-    /// Of what is sent by a code: how many receivers it is for. Each has ten minutes from the one before. The default is
-    /// one.
-    pub fn receivers(self, receivers: u32) -> Self {
-        self.with_code(|settings| settings.terms.receivers = Some(receivers.max(1)))
-    }
-
-    /// Of what is sent by a code: the code is for any number of receivers, until the server is shut down.
-    pub fn stay(self) -> Self {
-        self.with_code(|settings| settings.terms = CodeTerms { ttl: None, receivers: None })
-    }
-
-    /// Of what is sent by a code: how long it waits for its next receiver. For tests.
-    #[doc(hidden)]
-    pub fn code_ttl(self, ttl: Duration) -> Self {
-        self.with_code(|settings| settings.terms.ttl = Some(ttl))
-    }
-
-    /// Of what is sent by a code: calls `callback` when a receiver uses the code: [`Action::change`](crate::Action::change)
-    /// is `guessed`, `admitted`, `taken` or `declined`, `path` says who, and `why` is text for people. It must be quick.
-    pub fn on_code(self, callback: impl FnMut(&Action) + Send + 'static) -> Self {
-        self.with_code(|settings| settings.on_event = Box::new(callback))
-    }
-
-    /// What is sent, only to those who know the code.
-    pub(super) fn open_sending(&self, identity: Identity, settings: SendSettings) -> Result<Opened, Error> {
-        let (root, items) = settings.open()?;
-        let access = Arc::new(AccessControl::without_peers());
-        let metrics = Arc::new(TransferMetrics::new());
-        let options = TransferOptions {
-            rate: limiter(self.rate),
-            compression: Compression::Always,
-            metrics: Some(Arc::clone(&metrics)),
-            ..TransferOptions::default()
-        };
-        let source = root.resolve(b"").map_err(Cause::Serve)?;
-        let files = Arc::new(FileServer::new(root, Arc::clone(&access), options));
-        let sending = Sending::new(settings, items, identity.peer_id(), &access)?;
-        let sending = Some((sending, source));
-        Ok(Opened { files, access, identity, advertised: Vec::new(), metrics, sending })
-    }
-
-    fn with_code(mut self, set: impl FnOnce(&mut SendSettings)) -> Self {
-        if let Some((_, settings)) = &mut self.sending {
-            set(settings);
-        }
-        self
     }
 }
 

@@ -5,35 +5,24 @@ mod meters;
 mod view;
 
 use std::{
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     sync::{Arc, Weak},
 };
 
+use shiplane_access::internals::AccessControl;
+use shiplane_protocols::{TransferMetrics, internals::FileServer};
 use shiplane_rpc::Router;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use self::{
     http::{Allowed, Answer, Page},
     meters::Meters,
 };
-use super::{Inner, Opened, Server, ServerBuilder};
+use super::{
+    Inner, Server, ServerBuilder,
+    operating::{Status, StatusSettings},
+};
 use crate::error::{Cause, Error};
-
-/// What is shown, and to whom.
-#[derive(Debug, Clone, Default)]
-pub(super) struct StatusSettings {
-    /// `None`: nothing is.
-    addr: Option<SocketAddr>,
-    hosts: Vec<String>,
-    shows_names: bool,
-}
-
-/// That a server is shown; no more when this is dropped.
-#[derive(Debug)]
-pub(super) struct Status {
-    addr: SocketAddr,
-    _stop: DropGuard,
-}
 
 /// A server that is about to be shown.
 pub(super) struct Observed {
@@ -82,7 +71,9 @@ impl StatusSettings {
     pub(super) fn observe(
         &self,
         router: Router,
-        opened: &Opened,
+        files: &FileServer,
+        access: &Arc<AccessControl>,
+        metrics: &TransferMetrics,
     ) -> Result<(Router, Option<Observed>), Error> {
         let Some(addr) = self.addr else { return Ok((router, None)) };
         let bound = TcpListener::bind(addr).and_then(|listener| {
@@ -91,9 +82,9 @@ impl StatusSettings {
         });
         let (addr, listener) = bound.map_err(|why| Cause::Metrics { addr, why })?;
         let meters = Arc::new(Meters::new()?);
-        opened.metrics.record_to(meters.recorder());
-        let (access, told) = (Arc::clone(&opened.access), Arc::clone(&meters));
-        opened.files.on_failure(Box::new(move |job, error| {
+        metrics.record_to(meters.recorder());
+        let (access, told) = (Arc::clone(access), Arc::clone(&meters));
+        files.on_failure(Box::new(move |job, error| {
             told.failed(job, access.name_of(&job.peer), error);
         }));
         let told = Arc::clone(&meters);
@@ -104,7 +95,7 @@ impl StatusSettings {
 }
 
 impl Observed {
-    pub(super) fn status(&mut self) -> Status {
+    pub(super) fn status(&self) -> Status {
         Status { addr: self.addr, _stop: self.stop.clone().drop_guard() }
     }
 
@@ -155,38 +146,5 @@ impl Site {
             "/healthz" => Answer::Well("ok\n"),
             _ => return None,
         })
-    }
-}
-
-/// Whether an address is one of this machine, of its networks, or of the internet: how a peer is reached.
-fn route(ip: IpAddr) -> &'static str {
-    let is_local = match ip {
-        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
-    };
-    match ip.is_loopback() {
-        true => "this machine",
-        false if is_local => "local network",
-        false => "internet",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_route_is_named_by_its_address() {
-        for (ip, expected) in [
-            ("127.0.0.1", "this machine"),
-            ("::1", "this machine"),
-            ("192.168.1.7", "local network"),
-            ("fe80::1", "local network"),
-            ("fd00::1", "local network"),
-            ("192.0.2.1", "internet"),
-            ("2001:db8::1", "internet"),
-        ] {
-            assert_eq!(route(ip.parse().unwrap()), expected, "{ip}");
-        }
     }
 }

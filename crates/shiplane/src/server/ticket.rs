@@ -31,8 +31,15 @@ enum Issuer {
     Book(TicketBook),
 }
 
+impl Server {
+    /// Makes a ticket, with the rights that are added to it.
+    pub fn ticket(&self) -> TicketBuilder {
+        TicketBuilder::new(self.clone())
+    }
+}
+
 impl TicketBuilder {
-    pub(super) fn new(server: Server) -> Self {
+    fn new(server: Server) -> Self {
         let at = server.inner.advertised.clone();
         Self::of(server.id(), at, Issuer::Server(server))
     }

@@ -1,13 +1,12 @@
 //! What the page shows: who is connected and what moves, as one JSON text.
 
+use std::net::IpAddr;
+
 use serde::Serialize;
 use shiplane_protocols::internals::transfer::Limit;
 use shiplane_transport::{PeerConnection, PeerId};
 
-use super::{
-    meters::{Failure, Meters, memory, verb},
-    route,
-};
+use super::meters::{Failure, Meters, memory, verb};
 use crate::server::{Server, sessions::connected};
 
 /// A server at one moment. Its names are read by `page.js`.
@@ -158,3 +157,36 @@ const MAX_JOBS: usize = 32;
 
 /// 300 characters of a path.
 const MAX_PATH_CHARS: usize = 300;
+
+/// Whether an address is one of this machine, of its networks, or of the internet: how a peer is reached.
+fn route(ip: IpAddr) -> &'static str {
+    let is_local = match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    match ip.is_loopback() {
+        true => "this machine",
+        false if is_local => "local network",
+        false => "internet",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_is_named_by_its_address() {
+        for (ip, expected) in [
+            ("127.0.0.1", "this machine"),
+            ("::1", "this machine"),
+            ("192.168.1.7", "local network"),
+            ("fe80::1", "local network"),
+            ("fd00::1", "local network"),
+            ("192.0.2.1", "internet"),
+            ("2001:db8::1", "internet"),
+        ] {
+            assert_eq!(route(ip.parse().unwrap()), expected, "{ip}");
+        }
+    }
+}

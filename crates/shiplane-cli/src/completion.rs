@@ -13,7 +13,6 @@ use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 use clap_complete::{CompleteEnv, Shell};
 use shiplane::{Client, EventKind, Peers};
 
-use crate::failure::Failure;
 use crate::runtime;
 
 /// Answers a shell that asks, and ends the program then. `command` describes the command line.
@@ -92,9 +91,8 @@ fn remote(directory: &str) -> Vec<String> {
         client.close().await;
         listed
     };
-    let listing = async { Ok::<_, Failure>(tokio::time::timeout(PATIENCE, listing).await) };
     // A shell shows no error of a completion.
-    let _ = runtime::run(listing);
+    let _ = runtime::run(async { tokio::time::timeout(PATIENCE, listing).await });
     let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
     // An escaped name would not be found under what it is completed to.
     found.into_iter().filter(|path| !path.contains('\\')).collect()

@@ -13,7 +13,8 @@ use crate::doctor::Prediction;
 use crate::events::{Event, Phase, seconds, side_name};
 use crate::failure::Failure;
 use crate::logging::print_line;
-use crate::progress::{OutputMode, Progress, Reporter, TICK_INTERVAL};
+use crate::progress::{Progress, Reporter, TICK_INTERVAL};
+use crate::settings::OutputMode;
 
 /// One run of a command.
 pub(crate) struct Job {

@@ -8,17 +8,7 @@ use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, Pro
 use crate::checksums;
 use crate::events::{Event, Phase, seconds};
 use crate::logging::{is_capable, print_line, set_bar};
-
-/// How output is presented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutputMode {
-    /// Text: a bar if standard error is a terminal, and a line for each path that is left out.
-    Human,
-    /// Every event as a line of JSON on standard output.
-    Json,
-    /// Errors only: failures and what is left out.
-    Quiet,
-}
+use crate::settings::OutputMode;
 
 /// The progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

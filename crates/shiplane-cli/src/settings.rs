@@ -1,6 +1,7 @@
 //! Turns arguments into settings: fills in defaults, parses sources, refuses contradictions.
 
 mod apply;
+mod error;
 mod filters;
 mod inspect;
 mod listen;
@@ -12,7 +13,7 @@ mod sync;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,9 +26,11 @@ use crate::args::{
     Compress, Digest, Durability, ExistingArgs, GetArgs, JobArgs, Links, PathArgs, PrintArgs, ServeArgs,
     Skip, SshArgs, TicketUses,
 };
-use crate::progress::OutputMode;
 
 pub(crate) use self::apply::{with_common, with_existing, with_filters};
+#[cfg(feature = "octopii")]
+pub(crate) use self::error::OctopiiError;
+pub(crate) use self::error::SettingsError;
 pub(crate) use self::filters::FilterSettings;
 pub(crate) use self::inspect::{DoctorSettings, LsSettings, PingSettings};
 pub(crate) use self::listen::{DEFAULT_LISTEN, Listen};
@@ -129,58 +132,15 @@ impl Dest {
     }
 }
 
-/// Why the arguments are refused.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SettingsError {
-    #[error("only one file can be written to standard output")]
-    StdoutNotAlone,
-    #[error("there is no source")]
-    NoSource,
-    #[error("give either a source or a ticket file, not both")]
-    TwoSources,
-    #[error(transparent)]
-    Target(#[from] shiplane::Error),
-    #[error("cannot read the ticket from {from}: {source}")]
-    TicketFile { from: String, source: io::Error },
-    #[error("cannot read the list of files from {from}: {source}")]
-    FilesFrom { from: String, source: io::Error },
-    #[error("standard input cannot be read for two purposes")]
-    StdinTwice,
-    #[error("DEST is empty")]
-    NoDest,
-    #[error(
-        "it is not clear whether {dest} is a source or the destination, which cannot be on another machine"
-    )]
-    RemoteDest { dest: String },
-    #[error("{path} is on another machine; only local files can be pushed or synced")]
-    RemotePath { path: String },
-    #[error("there is nothing to push, only a target")]
-    NoPath,
-    #[error("there is no target")]
-    NoTarget,
-    #[error("give either a target or a ticket file, not both")]
-    TwoTargets,
-    #[error("give either a server or a ticket file, not both")]
-    TicketFileAndServer,
-    #[error("the target names no file for standard input")]
-    StdinUnnamed,
-    #[error("standard input cannot be pushed together with other paths")]
-    StdinNotAlone,
-    #[cfg(feature = "octopii")]
-    #[error(transparent)]
-    Octopii(#[from] octopii::OctopiiError),
-    #[error("standard output cannot carry both JSON events and the file")]
-    JsonAndContent,
-    #[error("there is no code")]
-    NoCode,
-    #[error("there is more than a code and a place: {extra}")]
-    TooManyWords { extra: String },
-    #[error("cannot read the code from standard input: {0}")]
-    CodeFromStdin(io::Error),
-    #[error("cannot ask whether to receive this: standard input is not a terminal")]
-    NobodyToAsk,
-    #[error("--ticket-ttl must be between 1 second and {max_days} days")]
-    TicketTtl { max_days: u64 },
+/// How output is presented.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OutputMode {
+    /// Text: a bar if standard error is a terminal, and a line for each path that is left out.
+    Human,
+    /// Every event as a line of JSON on standard output.
+    Json,
+    /// Errors only: failures and what is left out.
+    Quiet,
 }
 
 impl ServeSettings {

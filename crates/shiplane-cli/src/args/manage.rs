@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use shiplane::{PeerId, Peers};
 
-use super::{TicketUses, parse_uses};
+use super::common::{TicketUses, parse_uses};
 use crate::completion;
 use crate::units::parse_duration;
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::{Links, PathArgs, PrintArgs, Skip, parse_limit};
+use super::common::{PathArgs, PrintArgs, parse_limit};
+use super::{Links, Skip};
 use crate::completion;
 use crate::units::parse_duration;
 

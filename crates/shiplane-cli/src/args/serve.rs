@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{TicketUses, parse_limit, parse_patience, parse_uses};
+use super::common::{TicketUses, parse_limit, parse_patience, parse_uses};
 use crate::units::parse_duration;
 
 #[derive(Debug, Args)]

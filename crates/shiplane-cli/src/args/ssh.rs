@@ -3,8 +3,6 @@
 use clap::Args;
 use shiplane::ClientBuilder;
 
-use super::Command;
-
 /// How ssh is run, and what it runs.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub(crate) struct SshArgs {
@@ -26,12 +24,5 @@ impl SshArgs {
             Some(program) => builder.remote_program(program),
             None => builder,
         }
-    }
-}
-
-impl Command {
-    /// Whether another machine has started it, whose terminal standard error is.
-    pub(crate) fn is_for_ssh(&self) -> bool {
-        matches!(self, Self::Serve(args) if args.stdio_ticket)
     }
 }

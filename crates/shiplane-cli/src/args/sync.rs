@@ -7,8 +7,8 @@ use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use shiplane::Side;
 
+use super::common::{JobArgs, PrintArgs};
 use super::help::SYNC_HELP;
-use super::{JobArgs, PrintArgs};
 use crate::completion;
 
 #[derive(Debug, Args)]

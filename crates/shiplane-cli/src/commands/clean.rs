@@ -8,8 +8,8 @@ use crate::args::CleanArgs;
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::progress::OutputMode;
 use crate::runtime;
+use crate::settings::OutputMode;
 
 pub(super) fn run(args: CleanArgs) -> Result<(), Failure> {
     runtime::run(async {
@@ -28,4 +28,5 @@ pub(super) fn run(args: CleanArgs) -> Result<(), Failure> {
         }
         job.end(cleaned.map(drop).map_err(Failure::from))
     })
+    .map_err(Failure::Runtime)?
 }

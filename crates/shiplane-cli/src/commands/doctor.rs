@@ -11,8 +11,8 @@ use crate::doctor::{Ceiling, Finding, Grade, Way, ceilings, check_machine, check
 use crate::events::Event;
 use crate::failure::Failure;
 use crate::logging::print_line;
-use crate::progress::{OutputMode, count};
-use crate::settings::DoctorSettings;
+use crate::progress::count;
+use crate::settings::{DoctorSettings, OutputMode};
 
 pub(super) fn run(settings: DoctorSettings) -> Result<(), Failure> {
     transfer::run(|stop| doctor(settings, stop))

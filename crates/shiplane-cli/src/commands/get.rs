@@ -14,8 +14,7 @@ use crate::doctor::Way;
 use crate::events::{Event, Limited};
 use crate::failure::Failure;
 use crate::job::Job;
-use crate::progress::OutputMode;
-use crate::settings::{Dest, GetSettings, with_common, with_existing};
+use crate::settings::{Dest, GetSettings, OutputMode, with_common, with_existing};
 
 pub(super) fn run(settings: GetSettings) -> Result<(), Failure> {
     transfer::run(|stop| get(settings, stop))

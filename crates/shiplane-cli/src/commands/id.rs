@@ -12,4 +12,5 @@ pub(super) fn run() -> Result<(), Failure> {
         let client = Client::builder().build().await?;
         writeln!(io::stdout(), "{}", client.id()).map_err(Failure::Stdout)
     })
+    .map_err(Failure::Runtime)?
 }

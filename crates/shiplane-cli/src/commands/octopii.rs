@@ -31,7 +31,7 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
     let stop =
         signals::watch("finishing running transfers; press Ctrl-C again to stop now", signals::DRAIN_LIMIT)
             .map_err(Failure::Runtime)?;
-    runtime::run(serve_until(settings, stop))
+    runtime::run(serve_until(settings, stop)).map_err(Failure::Runtime)?
 }
 
 /// Receives the chunk that the node sends to each client.
@@ -46,6 +46,7 @@ pub(super) fn get(args: GetArgs) -> Result<(), Failure> {
             () = stop.cancelled() => Err(Failure::Interrupted),
         }
     })
+    .map_err(Failure::Runtime)?
 }
 
 /// Sends the file to the node.
@@ -60,6 +61,7 @@ pub(super) fn push(args: PushArgs) -> Result<(), Failure> {
             () = stop.cancelled() => Err(Failure::Interrupted),
         }
     })
+    .map_err(Failure::Runtime)?
 }
 
 /// Printed even with --quiet.

@@ -65,7 +65,7 @@ fn list(peers: &Peers) -> Result<(), Failure> {
 
 /// A line for each server: its id, its addresses, and its name if it is a known peer.
 fn nearby(peers: &Peers, wait: Duration) -> Result<(), Failure> {
-    let found = runtime::run(async { Ok(Peers::nearby(wait).await?) })?;
+    let found = runtime::run(Peers::nearby(wait)).map_err(Failure::Runtime)??;
     if found.is_empty() {
         print_line(
             "no servers found; hint: run shiplane serve DIR --announce there, and check that multicast passes",

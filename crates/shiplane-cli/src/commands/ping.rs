@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::transfer;
 use crate::events::{Event, seconds};
 use crate::failure::Failure;
-use crate::progress::{OutputMode, count};
-use crate::settings::PingSettings;
+use crate::progress::count;
+use crate::settings::{OutputMode, PingSettings};
 
 pub(super) fn run(settings: PingSettings) -> Result<(), Failure> {
     transfer::run(|stop| ping(settings, stop))

@@ -13,8 +13,7 @@ use crate::doctor::Way;
 use crate::events::{Event, Limited};
 use crate::failure::{Failure, check_source};
 use crate::job::Job;
-use crate::progress::OutputMode;
-use crate::settings::{PushSettings, Pushed, with_common, with_existing};
+use crate::settings::{OutputMode, PushSettings, Pushed, with_common, with_existing};
 
 pub(super) fn run(settings: PushSettings) -> Result<(), Failure> {
     transfer::run(|stop| push(settings, stop))

@@ -13,8 +13,8 @@ use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::print_line;
-use crate::progress::{OutputMode, count};
-use crate::settings::{ReceiveSettings, with_common, with_existing};
+use crate::progress::count;
+use crate::settings::{OutputMode, ReceiveSettings, with_common, with_existing};
 
 pub(super) fn run(settings: ReceiveSettings) -> Result<(), Failure> {
     transfer::run(|stop| async move {

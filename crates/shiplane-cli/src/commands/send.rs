@@ -16,14 +16,14 @@ use crate::events::{Event, seconds};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::{is_capable, print_line};
-use crate::progress::{OutputMode, TICK_INTERVAL, count};
-use crate::settings::SendSettings;
+use crate::progress::{TICK_INTERVAL, count};
+use crate::settings::{OutputMode, SendSettings};
 use crate::{qr, runtime, signals};
 
 pub(super) fn run(settings: SendSettings) -> Result<(), Failure> {
     let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
         .map_err(Failure::Runtime)?;
-    runtime::run(send(settings, stop))
+    runtime::run(send(settings, stop)).map_err(Failure::Runtime)?
 }
 
 async fn send(settings: SendSettings, stop: CancellationToken) -> Result<(), Failure> {

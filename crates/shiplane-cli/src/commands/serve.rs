@@ -18,9 +18,9 @@ use crate::board::SessionBoard;
 use crate::events::{Event, Totals, seconds};
 use crate::failure::Failure;
 use crate::logging::{is_capable, print_line};
-use crate::progress::{OutputMode, count};
+use crate::progress::count;
 use crate::service::{self, Hangups, State};
-use crate::settings::ServeSettings;
+use crate::settings::{OutputMode, ServeSettings};
 use crate::units::show_duration;
 use crate::{memory, qr, runtime, signals};
 
@@ -29,12 +29,12 @@ pub(super) fn run(settings: ServeSettings) -> Result<(), Failure> {
     let stop =
         signals::watch("finishing running transfers; press Ctrl-C again to stop now", signals::DRAIN_LIMIT)
             .map_err(Failure::Runtime)?;
-    runtime::run(serve(settings, stop))
+    runtime::run(serve(settings, stop)).map_err(Failure::Runtime)?
 }
 
 /// Serves what standard input asks for, until that ends. Signals end it at once, without a drain.
 pub(super) fn over_ssh() -> Result<(), Failure> {
-    runtime::run(async { Ok(shiplane::serve_over_ssh().await?) })
+    runtime::run(async { Ok(shiplane::serve_over_ssh().await?) }).map_err(Failure::Runtime)?
 }
 
 async fn serve(settings: ServeSettings, stop: CancellationToken) -> Result<(), Failure> {

@@ -14,8 +14,7 @@ use crate::events::{Event, Limited};
 use crate::failure::{Failure, check_source};
 use crate::job::Job;
 use crate::memory;
-use crate::progress::OutputMode;
-use crate::settings::{SyncSettings, with_common};
+use crate::settings::{OutputMode, SyncSettings, with_common};
 
 pub(super) fn run(settings: SyncSettings) -> Result<(), Failure> {
     // Each heap that has to grow for a list costs more than threads that wait for one.

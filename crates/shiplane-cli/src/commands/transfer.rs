@@ -14,8 +14,8 @@ use crate::events::{Event, Phase};
 use crate::failure::Failure;
 use crate::job::Job;
 use crate::logging::print_line;
-use crate::progress::{OutputMode, count};
-use crate::settings::JobSettings;
+use crate::progress::count;
+use crate::settings::{JobSettings, OutputMode};
 use crate::{runtime, signals};
 
 /// Runs a command until it is done or, after Ctrl-C, has stopped in order.
@@ -25,7 +25,7 @@ where
 {
     let stop = signals::watch("stopping; press Ctrl-C again to stop now", signals::JOB_LIMIT)
         .map_err(Failure::Runtime)?;
-    runtime::run(command(stop))
+    runtime::run(command(stop)).map_err(Failure::Runtime)?
 }
 
 /// Tells people that what was listed was not done.

@@ -2,11 +2,12 @@
 
 use std::io;
 
+use shiplane::Side;
 use shiplane_octopii::{BindError, ConnectError, RecvChunkError, SendChunkError, internals::SinkError};
 
-use super::{Class, Diagnosis, Side, here};
+use super::diagnosis::{Class, Diagnosis, here};
 use crate::failure::octopii::OctopiiFailure;
-use crate::settings::octopii::OctopiiError;
+use crate::settings::OctopiiError;
 
 pub(super) fn diagnosis(failure: &OctopiiFailure) -> Diagnosis {
     match failure {

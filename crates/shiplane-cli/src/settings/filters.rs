@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::SettingsError;
+use super::error::SettingsError;
 use crate::args::{FilterArgs, Pattern};
 
 /// What takes part.

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{FilterSettings, SettingsError, one_server, output_mode};
+use super::{FilterSettings, OutputMode, SettingsError, one_server, output_mode};
 use crate::args::{DoctorArgs, LsArgs, PingArgs, Skip, SourceArgs, SshArgs};
-use crate::progress::OutputMode;
 
 /// The settings of `ls`.
 #[derive(Debug, Clone, PartialEq, Eq)]

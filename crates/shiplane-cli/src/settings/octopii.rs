@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use shiplane::Target;
 
-use super::{DEFAULT_LISTEN, SettingsError};
+use super::DEFAULT_LISTEN;
+use super::error::{OctopiiError, SettingsError};
 use crate::args::{GetArgs, PushArgs, ServeArgs};
 
 /// `serve --insecure-octopii FILE`
@@ -34,19 +35,6 @@ pub(crate) struct OctopiiPush {
     pub(crate) node: String,
     pub(crate) buffer_len_bytes: usize,
     pub(crate) is_quiet: bool,
-}
-
-/// Why arguments are refused with `--insecure-octopii`.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OctopiiError {
-    #[error("there is no address of an Octopii node")]
-    NoAddress,
-    #[error("--insecure-octopii takes no ticket or peer id: it has no authentication")]
-    Authenticated,
-    #[error("the address of an Octopii node is HOST:PORT, or [IPV6]:PORT")]
-    Address,
-    #[error("--insecure-octopii transfers one file, no trees and no standard streams")]
-    NotOneFile,
 }
 
 impl OctopiiServe {

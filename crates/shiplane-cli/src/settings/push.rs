@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use shiplane::Target;
 
-use super::{ClientSettings, FilterSettings, JobSettings, SettingsError, check_local, read_ticket};
+use super::{
+    ClientSettings, FilterSettings, JobSettings, OutputMode, SettingsError, check_local, read_ticket,
+};
 use crate::args::{Durability, ExistingArgs, PushArgs};
-use crate::progress::OutputMode;
 
 /// The settings of `push`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use shiplane::escape;
 
-use super::{JobSettings, Listen, SettingsError};
+use super::{JobSettings, Listen, OutputMode, SettingsError};
 use crate::args::{ExistingArgs, ReceiveArgs, SendArgs};
 use crate::logging::print_line;
-use crate::progress::OutputMode;
 
 /// The settings of `send`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use shiplane::Target;
 
-use super::{ClientSettings, FilterSettings, JobSettings, SettingsError, check_local, one_server};
+use super::{
+    ClientSettings, FilterSettings, JobSettings, OutputMode, SettingsError, check_local, one_server,
+};
 use crate::args::{OneWay, SyncArgs};
-use crate::progress::OutputMode;
 
 /// The settings of `sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]

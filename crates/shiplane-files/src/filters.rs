@@ -17,6 +17,7 @@ use crate::{
 
 pub(crate) use ignore_files::IgnoreFiles;
 use ignore_files::IgnoreMemory;
+pub use ignore_files::MAX_IGNORE_FILES_BYTES;
 
 /// What filters are made of, as the two sides tell each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -369,9 +370,6 @@ fn broken(line: &str, reason: &str) -> FiltersError {
 
 /// 32 KiB: some thousand usual patterns. A peer compares each name with all of them.
 const MAX_PATTERNS_LEN_BYTES: usize = 32 << 10;
-
-/// 2 MiB: what the ignore files of all directories on the way to a path take in memory.
-pub const MAX_IGNORE_FILES_BYTES: usize = 2 << 20;
 
 /// 768 KiB: with the rest of the call, below the 1 MiB of an envelope.
 const MAX_LIST_LEN_BYTES: usize = 768 << 10;

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cap_std::fs::Dir;
 use shiplane_wire::escape;
 
-use super::{MAX_IGNORE_FILES_BYTES, Patterns};
-use crate::platform::{self, Kind};
+use crate::platform::{self, Kind, Patterns};
 
 /// The patterns of one directory's ignore files.
 #[derive(Debug)]
@@ -87,3 +86,6 @@ const NAMES: [&str; 2] = [".gitignore", ".shiplaneignore"];
 
 /// 32 KiB, as many as patterns may be given on a command line.
 const MAX_LEN_BYTES: u64 = 32 << 10;
+
+/// 2 MiB: what the ignore files of all directories on the way to a path take in memory.
+pub const MAX_IGNORE_FILES_BYTES: usize = 2 << 20;

@@ -3,12 +3,12 @@
 mod one_way;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use shiplane_wire::{Attributes, Digest, EntryKind, PathRefused, Principal, RelPath};
 use thiserror::Error;
 
-pub use self::one_way::{OneWay, plan_one_way};
+pub use self::one_way::plan_one_way;
 use super::conflict::name_of;
 use super::manifest::{FileState, Manifest, Node, Stamp, side_by_side};
 use crate::state::FILE_MODES;
@@ -105,6 +105,17 @@ pub struct Outcome {
     pub actions: Vec<Action>,
     /// Of a sync in one direction.
     pub one_way: Option<OneWay>,
+}
+
+/// What a sync in one direction leaves as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OneWay {
+    /// The side that takes the other's changes. The other one is not changed.
+    pub to: Side,
+    /// What both have in common afterwards: the next base.
+    pub common: Manifest,
+    /// Where that side has a version of its own, which stays: what the other side has there, and beneath, is not taken.
+    pub kept: BTreeSet<RelPath>,
 }
 
 /// What the user has agreed to.

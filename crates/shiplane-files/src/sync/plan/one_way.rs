@@ -6,20 +6,9 @@ use shiplane_wire::RelPath;
 
 use super::{
     super::manifest::{Manifest, Node, Stamp, side_by_side},
-    Consent, Merge, Outcome, PlanError, Side, Why, changed, check_deletions, described, edited, merge_modes,
-    with_parents,
+    Consent, Merge, OneWay, Outcome, PlanError, Side, Why, changed, check_deletions, described, edited,
+    merge_modes, with_parents,
 };
-
-/// What a sync in one direction leaves as it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OneWay {
-    /// The side that takes the other's changes. The other one is not changed.
-    pub to: Side,
-    /// What both have in common afterwards: the next base.
-    pub common: Manifest,
-    /// Where that side has a version of its own, which stays: what the other side has there, and beneath, is not taken.
-    pub kept: BTreeSet<RelPath>,
-}
 
 /// Brings the changes of one side to the side `to`, which last had `base` in common with it.
 ///

@@ -17,8 +17,6 @@ use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{BlockSignature, DigestAlgorithm, Entry};
 
-use self::copying::Copied;
-use self::predictor::OffsetPredictor;
 use crate::{
     blocks::{Block, split},
     buffers::Buffers,
@@ -50,6 +48,29 @@ pub(super) struct Delta {
     regions: Vec<Range<u64>>,
     /// The old version's own blocks, of what was not found on the predictor, once they are needed.
     ours: Option<Arc<OldBlocks>>,
+}
+
+/// By how much the old version's bytes have moved, as far as it has been followed.
+#[derive(Debug, Default)]
+struct OffsetPredictor {
+    /// What is at an offset of the new version is at that plus this in the old one.
+    shift_bytes: i64,
+    /// How many times in a row the predictor was lost and not found again nearby.
+    misses: u32,
+}
+
+/// Bytes of the old version that are also in the new one.
+#[derive(Clone, Copy, Debug)]
+struct Copied {
+    from_bytes: u64,
+    to: Block,
+}
+
+impl Copied {
+    /// Where in the old version.
+    fn from(&self) -> Range<u64> {
+        self.from_bytes..self.from_bytes + u64::from(self.to.signature.len_bytes)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

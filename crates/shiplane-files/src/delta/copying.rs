@@ -1,7 +1,6 @@
 //! Copies blocks of the old version, hashing each.
 
 use std::fs::File;
-use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use shiplane_wire::DigestAlgorithm;
@@ -11,21 +10,7 @@ use super::super::error::{DestinationError, Operation};
 use super::super::record::KeptSpan;
 use super::super::state::ActiveFile;
 use super::super::{parallel, platform};
-use super::DeltaMatcher;
-
-/// Bytes of the old version that are also in the new one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Copied {
-    pub(super) from_bytes: u64,
-    pub(super) to: Block,
-}
-
-impl Copied {
-    /// Where in the old version.
-    pub(super) fn from(&self) -> Range<u64> {
-        self.from_bytes..self.from_bytes + u64::from(self.to.signature.len_bytes)
-    }
-}
+use super::{Copied, DeltaMatcher};
 
 impl DeltaMatcher {
     /// Puts blocks of the old version into the temporary file and notes them as kept. Gives those that are

@@ -8,17 +8,7 @@ use super::super::blocks::Block;
 use super::super::buffers::Buffers;
 use super::super::error::DestinationError;
 use super::super::state::ActiveFile;
-use super::copying::Copied;
-use super::{Delta, DeltaMatcher, blocks_of, not_kept};
-
-/// By how much the old version's bytes have moved, as far as it has been followed.
-#[derive(Debug, Default)]
-pub(super) struct OffsetPredictor {
-    /// What is at an offset of the new version is at that plus this in the old one.
-    shift_bytes: i64,
-    /// How many times in a row the predictor was lost and not found again nearby.
-    misses: u32,
-}
+use super::{Copied, Delta, DeltaMatcher, OffsetPredictor, blocks_of, not_kept};
 
 impl OffsetPredictor {
     /// Where a block should be, if that lies within the old version.

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::{fs, io};
+use std::{fs, io, io::Seek};
 
 use cap_std::fs::Dir;
 use shiplane_wire::{Digest, DigestAlgorithm, Entry, EntryKind, Holes, RelPath, Version, escape};
@@ -25,7 +25,6 @@ mod one_file;
 mod several;
 
 pub(crate) use current::Current;
-use several::Part;
 
 /// A directory or a file that is served, held open: whatever happens to its path later, nothing else is
 /// ever served.
@@ -50,8 +49,20 @@ struct OpenedAt {
 enum Served {
     Directory(Arc<Dir>),
     File(OneFile),
-    Several(Arc<[Part]>),
+    Several(Parts),
 }
+
+/// One of several roots that are served together.
+#[derive(Clone, Debug)]
+struct Part {
+    /// What it is served by; `None`: the content of a directory, without a name.
+    name: Option<RelPath>,
+    root: SourceRoot,
+}
+
+/// All of them, in order.
+#[derive(Clone, Debug)]
+struct Parts(Arc<[Part]>);
 
 /// One file, by its path beneath a directory that is held open.
 #[derive(Clone, Debug)]
@@ -108,7 +119,7 @@ impl SourceRoot {
     /// [`SourceError::Gone`] if it was removed, moved away or replaced, [`SourceError::Unreadable`].
     pub(crate) fn check_there(&self) -> Result<(), SourceError> {
         if let Served::Several(parts) = &self.served {
-            return parts.iter().try_for_each(|part| part.root.check_there());
+            return parts.0.iter().try_for_each(|part| part.root.check_there());
         }
         let (Some(opened), Served::Directory(dir)) = (&self.opened, &self.served) else { return Ok(()) };
         if cfg!(unix) && platform::stat_open(dir.as_ref()).is_ok_and(|stat| stat.links == 0) {
@@ -160,7 +171,7 @@ impl SourceRoot {
                     Source::of(shape, Content::Tree(Arc::clone(root)))
                 }
                 Served::File(file) => Source::of_file(file.clone()),
-                Served::Several(parts) => Source::of(Shape::Contents, Content::Several(Arc::clone(parts))),
+                Served::Several(parts) => Source::of(Shape::Contents, Content::Several(parts.clone())),
             });
         }
         let path = requested(request)?;
@@ -168,7 +179,7 @@ impl SourceRoot {
             Served::Directory(root) => Source::beneath(root, path),
             Served::File(file) if file.name == path => Ok(Source::of_file(file.clone())),
             Served::File(_) => Err(SourceError::NotFound { path: path.to_string() }),
-            Served::Several(parts) => several::resolve(parts, &path),
+            Served::Several(parts) => parts.resolve(&path),
         }
     }
 
@@ -256,7 +267,7 @@ enum Content {
         entries: Arc<[Entry]>,
     },
     /// Several files and directories, each by its name.
-    Several(Arc<[Part]>),
+    Several(Parts),
 }
 
 /// A file that is held open, and the name it goes by.
@@ -279,7 +290,7 @@ impl Source {
         let name = RelPath::parse(name)?;
         let unreadable = |source| SourceError::Unreadable { path: name.to_string(), source };
         let stat = platform::stat_open(&file).map_err(unreadable)?;
-        if stat.kind == Kind::Special || stat.kind == Kind::File && !one_file::is_whole(&file, &stat) {
+        if stat.kind == Kind::Special || stat.kind == Kind::File && !is_whole(&file, &stat) {
             let (input, shape) = (Input::new(file).map_err(unreadable)?, name.as_bytes().into());
             return Ok(Self::of(Shape::File { name: shape }, Content::Input(input, name)));
         }
@@ -343,7 +354,7 @@ impl Source {
             Content::Input(..) => Scan::listed(Arc::default()),
             Content::Listed { entries, .. } => Scan::listed(Arc::clone(entries)),
             Content::Several(parts) => {
-                let listed = parts.iter().map(|part| part.listed(&self.made_up, reader.as_mut()));
+                let listed = parts.0.iter().map(|part| part.listed(&self.made_up, reader.as_mut()));
                 let scan = Scan::several(listed, self.filters.as_ref());
                 scan.holding(&self.made_up).reading(reader)
             }
@@ -380,7 +391,7 @@ impl Source {
                 let held = held.ok_or_else(|| SourceError::Vanished { path: entry.path.to_string() })?;
                 return Ok(SourceFile::of_content(held, entry));
             }
-            Content::Several(parts) => several::open(parts, &entry.path),
+            Content::Several(parts) => parts.open(&entry.path),
         };
         let file = SourceFile::new(file.map_err(reopening)?, entry.version, entry.path.clone());
         match (file.check_unchanged(), file.bytes) {
@@ -402,7 +413,7 @@ impl Source {
             Content::File(one) => platform::lives_in_memory(one.root.as_ref()),
             Content::Open(open) => platform::lives_in_memory(open.file.as_ref()),
             Content::Input(..) => true,
-            Content::Several(parts) => parts.iter().all(|part| part.root.is_immediate()),
+            Content::Several(parts) => parts.0.iter().all(|part| part.root.is_immediate()),
         }
     }
 
@@ -557,6 +568,11 @@ fn copy_at(content: &[u8], offset_bytes: u64, buffer: &mut [u8]) -> io::Result<(
     let part = content.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?;
     buffer.copy_from_slice(part);
     Ok(())
+}
+
+/// Whether all of a regular file is to be read, and its size is that of its content.
+fn is_whole(mut file: &File, stat: &Stat) -> bool {
+    file.stream_position().is_ok_and(|at| at == 0) && platform::has_true_size(file, stat)
 }
 
 /// A path that a peer asks for. Our own files are none.

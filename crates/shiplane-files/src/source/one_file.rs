@@ -1,7 +1,6 @@
 //! Sources of one file: beneath a directory, or open already.
 
 use std::fs::File;
-use std::io::Seek;
 
 use shiplane_wire::{Entry, EntryKind, Holes, Version};
 
@@ -87,11 +86,6 @@ impl Source {
             })
         })
     }
-}
-
-/// Whether all of a regular file is to be read, and its size is that of its content.
-pub(super) fn is_whole(mut file: &File, stat: &Stat) -> bool {
-    file.stream_position().is_ok_and(|at| at == 0) && platform::has_true_size(file, stat)
 }
 
 /// As most programs make files under most umasks.

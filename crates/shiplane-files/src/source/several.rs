@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use shiplane_wire::RelPath;
 
-use super::{OpenedAt, Served, Source, SourceRoot};
+use super::{OpenedAt, Part, Parts, Served, Source, SourceRoot};
 use crate::{
     attributes::AttributesReader,
     error::SourceError,
@@ -15,14 +15,6 @@ use crate::{
     scan::{self, PartContent},
     shape::Shape,
 };
-
-/// One of several roots that are served together.
-#[derive(Clone, Debug)]
-pub(super) struct Part {
-    /// What it is served by; `None`: the content of a directory, without a name.
-    name: Option<RelPath>,
-    pub(super) root: SourceRoot,
-}
 
 impl SourceRoot {
     /// Several roots as one: each file and directory by its [name](Self::name), and the content of directories that
@@ -37,7 +29,7 @@ impl SourceRoot {
             Ok::<_, SourceError>(Part { name: name?, root })
         };
         let parts: Result<Vec<_>, _> = roots.into_iter().map(part).collect();
-        Ok(Self { served: Served::Several(parts?.into()), opened: None })
+        Ok(Self { served: Served::Several(Parts(parts?.into())), opened: None })
     }
 
     /// The name that it is served by: that of the directory or of the file.
@@ -63,7 +55,7 @@ impl SourceRoot {
         match &self.served {
             Served::Directory(root) => platform::lives_in_memory(root.as_ref()),
             Served::File(file) => platform::lives_in_memory(file.root.as_ref()),
-            Served::Several(parts) => parts.iter().all(|part| part.root.is_immediate()),
+            Served::Several(parts) => parts.0.iter().all(|part| part.root.is_immediate()),
         }
     }
 }
@@ -89,40 +81,42 @@ impl Part {
     }
 }
 
-/// Finds a path in the first of the parts that has it.
-pub(super) fn resolve(parts: &[Part], path: &RelPath) -> Result<Source, SourceError> {
-    let missing = || SourceError::NotFound { path: path.to_string() };
-    for part in parts {
-        let resolved = match (part.within(path), &part.root.served) {
-            (None, _) => continue,
-            (Some(b""), Served::File(file)) => return Ok(Source::of_file(file.clone())),
-            (Some(within), Served::Directory(_)) => part.root.resolve(within),
-            (Some(_), Served::File(_) | Served::Several(_)) => Err(missing()),
-        };
-        match resolved {
-            Err(SourceError::NotFound { .. }) => {}
-            Ok(source) if source.shape() == &Shape::Contents => return Err(missing()),
-            resolved => return resolved,
-        }
-    }
-    Err(missing())
-}
-
-/// Opens the file at this path of the first of the parts that has it.
-pub(super) fn open(parts: &[Part], path: &RelPath) -> io::Result<File> {
-    for part in parts {
-        let opened = match (part.within(path), &part.root.served) {
-            (None, _) => continue,
-            (Some(b""), Served::File(file)) => {
-                platform::open_file_following(&file.root, file.path.as_bytes())
+impl Parts {
+    /// Finds a path in the first of the parts that has it.
+    pub(super) fn resolve(&self, path: &RelPath) -> Result<Source, SourceError> {
+        let missing = || SourceError::NotFound { path: path.to_string() };
+        for part in self.0.iter() {
+            let resolved = match (part.within(path), &part.root.served) {
+                (None, _) => continue,
+                (Some(b""), Served::File(file)) => return Ok(Source::of_file(file.clone())),
+                (Some(within), Served::Directory(_)) => part.root.resolve(within),
+                (Some(_), Served::File(_) | Served::Several(_)) => Err(missing()),
+            };
+            match resolved {
+                Err(SourceError::NotFound { .. }) => {}
+                Ok(source) if source.shape() == &Shape::Contents => return Err(missing()),
+                resolved => return resolved,
             }
-            (Some(within), Served::Directory(dir)) => platform::open_file(dir, within),
-            (Some(_), Served::File(_) | Served::Several(_)) => continue,
-        };
-        match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            opened => return opened,
         }
+        Err(missing())
     }
-    Err(io::ErrorKind::NotFound.into())
+
+    /// Opens the file at this path of the first of the parts that has it.
+    pub(super) fn open(&self, path: &RelPath) -> io::Result<File> {
+        for part in self.0.iter() {
+            let opened = match (part.within(path), &part.root.served) {
+                (None, _) => continue,
+                (Some(b""), Served::File(file)) => {
+                    platform::open_file_following(&file.root, file.path.as_bytes())
+                }
+                (Some(within), Served::Directory(dir)) => platform::open_file(dir, within),
+                (Some(_), Served::File(_) | Served::Several(_)) => continue,
+            };
+            match opened {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
+    }
 }

@@ -15,6 +15,7 @@ use super::manifest::{Manifest, side_by_side};
 use super::plan::{Action, Consent, Outcome, PlanError, Side, plan, plan_one_way};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
+use super::watch::Relisting;
 use crate::{
     buffers::SharedMemory,
     destination::Destination,
@@ -109,9 +110,14 @@ impl Site {
     }
 
     /// Lists it. What was read is known next time, whatever comes of this.
-    fn scan(&self, cache: &Path, options: &ScanOptions) -> Result<Scanned, ScanError> {
+    fn scan(
+        &self,
+        cache: &Path,
+        options: &ScanOptions,
+        relisting: Option<&Relisting>,
+    ) -> Result<Scanned, ScanError> {
         let mut cache = StatCache::load(cache);
-        let scanned = match &options.relisting {
+        let scanned = match relisting {
             Some(relisting) => relisting.list(&self.root, &mut cache, options),
             None => scan(&self.root, b"", &mut cache, options),
         };
@@ -177,7 +183,8 @@ impl View {
 }
 
 impl Dataset {
-    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`.
+    /// Scans the dataset at `site`, which this machine calls `local`, for a sync with `peer`. If it is watched and was listed
+    /// before, only what has changed since is looked at.
     ///
     /// # Errors
     /// [`DatasetError`].
@@ -187,6 +194,7 @@ impl Dataset {
         peer: &[u8; 32],
         state: &SyncState,
         options: &ScanOptions,
+        relisting: Option<&Relisting>,
     ) -> Result<Self, DatasetError> {
         let key = BaseKey::new(peer, local, options.digest, &options.filters);
         // The peer waits for either, one side after the other.
@@ -199,7 +207,7 @@ impl Dataset {
             },
             || {
                 site.as_ref()
-                    .map(|site| site.scan(&state.stat_cache(local, options.digest), options))
+                    .map(|site| site.scan(&state.stat_cache(local, options.digest), options, relisting))
                     .transpose()
             },
         );

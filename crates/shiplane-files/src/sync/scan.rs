@@ -14,7 +14,6 @@ use thiserror::Error;
 use super::codec::MAX_ENTRIES;
 use super::manifest::{FileState, LinkState, Manifest, Node, Stamp};
 use super::stat_cache::{StatCache, StatKey, is_racy};
-use super::watch::Relisting;
 use crate::{
     error::SourceError,
     filters::Filters,
@@ -42,8 +41,6 @@ pub struct ScanOptions {
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
-    /// If it is watched and was listed before: then only what has changed since is looked at.
-    pub relisting: Option<Relisting>,
 }
 
 /// Counts what was hashed, and says whether to go on.
@@ -58,7 +55,6 @@ impl Default for ScanOptions {
             links: LinkPolicy::All,
             attributes: false,
             go_on: Arc::new(|_| true),
-            relisting: None,
         }
     }
 }

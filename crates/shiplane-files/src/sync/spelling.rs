@@ -186,7 +186,8 @@ mod tests {
         let site =
             Site::to_change(&root, b"", &[1; 32], options, SharedMemory::default(), &|_| true).unwrap();
         let state = SyncState::at(state.path().to_owned());
-        let dataset = Dataset::open(Some(site), b"here", &[1; 32], &state, &ScanOptions::default()).unwrap();
+        let dataset =
+            Dataset::open(Some(site), b"here", &[1; 32], &state, &ScanOptions::default(), None).unwrap();
         let view = dataset.view().unwrap();
         let own = (*view.manifest).clone();
         let mut other = own.clone();

@@ -321,10 +321,10 @@ impl Running {
                 Some(site)
             };
             let go_on = Arc::new(move |_| !cancel.is_cancelled());
-            let options =
-                ScanOptions { go_on, digest, filters, attributes, relisting, ..ScanOptions::default() };
+            let options = ScanOptions { go_on, digest, filters, attributes, ..ScanOptions::default() };
             let local = syncing.local_name(&path);
-            let mut dataset = Dataset::open(site, &local, peer.as_bytes(), &syncing.state, &options)?;
+            let (state, relisting) = (&syncing.state, relisting.as_ref());
+            let mut dataset = Dataset::open(site, &local, peer.as_bytes(), state, &options, relisting)?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)
         }

@@ -254,7 +254,6 @@ impl<'a> Attempt<'a> {
                 links,
                 attributes,
                 filters: job.filters,
-                relisting: job.relisting,
                 ..ScanOptions::default()
             };
             Ok(Opened { site, local, options })
@@ -263,10 +262,11 @@ impl<'a> Attempt<'a> {
 
     fn listing(&self, here: Opened) -> impl FnOnce() -> Result<Dataset, SyncError> + Send + 'static {
         let (state, peer) = (self.job.state.clone(), self.connection().peer_id());
-        let memory = self.memory.clone();
+        let (relisting, memory) = (self.job.relisting.clone(), self.memory.clone());
         let Opened { site, local, options } = here;
         move || {
-            let mut dataset = Dataset::open(Some(site), &local, peer.as_bytes(), &state, &options)?;
+            let mut dataset =
+                Dataset::open(Some(site), &local, peer.as_bytes(), &state, &options, relisting.as_ref())?;
             memory.pay_for_ours(&mut dataset)?;
             Ok(dataset)
         }

@@ -8,6 +8,7 @@ mod registry;
 mod sync;
 mod targets;
 mod watch;
+mod writing;
 
 use std::{
     path::Path,
@@ -33,13 +34,13 @@ use tokio_util::{
 use self::{
     activity::Activity,
     concurrency::{ConcurrencyLimit, ConcurrencyPermit, MAX_FETCHES},
-    push::Writing,
     registry::shutting_down,
     sync::Syncing,
+    writing::Writing,
 };
 pub use self::{
     activity::{FailureFn, ServedJob, UnderWay},
-    push::WriteLimits,
+    writing::WriteLimits,
 };
 use crate::{
     Direction,

@@ -1,7 +1,7 @@
 //! The receiving side of push: ready only after every check (SPEC 5.5 to 5.9).
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,9 +25,9 @@ use super::{
     CONFIRM_TIMEOUT, FileServer,
     activity::{ServedJob, UnderWay},
     claim,
-    concurrency::{ConcurrencyLimit, MAX_PUSHES},
-    registry::{Answer, Begun, Refused, Registry, Remembered, Session, answer_wait, gone},
-    targets::{Reserved, Space, TargetClaim, Targets},
+    registry::{Answer, Begun, Refused, answer_wait, gone},
+    targets::{Reserved, Space, TargetClaim},
+    writing::{PushSession, Writing},
 };
 use crate::{
     Compression, Direction,
@@ -44,56 +44,6 @@ use crate::{
         target::Target,
     },
 };
-
-/// How much peers may push.
-#[derive(Debug, Clone)]
-pub struct WriteLimits {
-    /// The sum of the sizes of one push; `None` is as much as the disk takes.
-    pub max_transfer_bytes: Option<u64>,
-    /// Which symbolic links of a peer are created: by default only those that stay inside the pushed tree.
-    pub links: LinkPolicy,
-    /// Whether owners, access lists and extended attributes of a peer's files are taken: by default not.
-    pub attributes: bool,
-    /// Pushes of one peer at a time. Further ones are refused as `Busy`.
-    pub max_pushes_per_peer: usize,
-}
-
-impl Default for WriteLimits {
-    fn default() -> Self {
-        Self {
-            max_transfer_bytes: None,
-            links: LinkPolicy::Inside,
-            attributes: false,
-            max_pushes_per_peer: MAX_PUSHES_PER_PEER,
-        }
-    }
-}
-
-/// What a server that may be written to keeps.
-#[derive(Debug)]
-pub(super) struct Writing {
-    limits: WriteLimits,
-    pushes: Registry<PushSession>,
-    /// Hashes requests, to tell them apart without keeping them. A peer cannot find two with the same hash.
-    key: RandomState,
-    pub(super) targets: Targets,
-    space: Space,
-}
-
-/// Shared by the calls and the task that receives a push.
-#[derive(Debug)]
-struct PushSession {
-    request: u64,
-    outcome: Answer<PushDone>,
-    /// The peer knows the outcome.
-    confirmed: CancellationToken,
-}
-
-impl Session for PushSession {
-    fn ended(&self) {
-        self.outcome.give(Err(gone("the transfer was cancelled")));
-    }
-}
 
 /// What was agreed with the pusher.
 struct Agreed {
@@ -113,20 +63,6 @@ struct PreparedPush {
     job: Arc<UnderWay>,
     _filters_memory: Box<dyn CountedMemory>,
     _space: Option<Reserved>,
-}
-
-impl Writing {
-    pub(super) fn new(limits: WriteLimits) -> Self {
-        let pushes =
-            Registry::new(ConcurrencyLimit::new(MAX_PUSHES, limits.max_pushes_per_peer), MAX_REMEMBERED);
-        let (targets, space) = (Targets::default(), Space::default());
-        Self { limits, pushes, key: RandomState::new(), targets, space }
-    }
-
-    /// Which symbolic links of a peer are created, and whether attributes are taken.
-    pub(super) fn limits(&self) -> &WriteLimits {
-        &self.limits
-    }
 }
 
 impl FileServer {
@@ -420,13 +356,6 @@ impl Policy for SizeLimit {
         Ok(Admission::Compare)
     }
 }
-
-/// 32: one machine that pushes many things side by side, and half of what the server runs in all.
-const MAX_PUSHES_PER_PEER: usize = 32;
-
-/// Pushes that can still be asked for: a peer does so right after the end, or after it has connected again. 4,096, at
-/// some 300 bytes each: a crowd of peers that come once and never again keeps no more than that.
-const MAX_REMEMBERED: Remembered = Remembered { per_peer: 256, in_all: 4096 };
 
 /// 64 KiB: below it every chunk is mostly its own overhead of a stream and a round trip.
 const MIN_CHUNK_LEN_BYTES: u64 = 64 << 10;

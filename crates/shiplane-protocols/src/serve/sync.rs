@@ -3,7 +3,6 @@
 mod sessions;
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use shiplane_files::internals::{
     CountedMemory, Filters, JobKey, LinkPolicy, SourceError,
     sync::{
         Agreed, Consent, Dataset, DatasetError, Manifest, PlanError, Prepared, Relisting, ScanOptions, Site,
-        SiteOptions, SyncState,
+        SiteOptions,
     },
 };
 use shiplane_rpc::{Fault, FaultCode, RequestContext};
@@ -20,14 +19,14 @@ use shiplane_transport::{PeerConnection, PeerId, StreamError, internals::Claim};
 use shiplane_wire::{Code, Digest, DigestAlgorithm, TransferId, escape};
 use tokio_util::sync::CancellationToken;
 
-use self::sessions::{Begun, SyncSession, begin, sessions};
+pub(super) use self::sessions::Syncing;
+use self::sessions::{Begun, SyncSession, begin};
 use super::{
     FileServer,
     activity::{ServedJob, UnderWay},
     claim,
-    registry::{Registry, answer_wait, gone},
+    registry::{answer_wait, gone},
     targets::{TargetClaim, Targets},
-    watch::Watches,
 };
 use crate::{
     Direction,
@@ -38,34 +37,10 @@ use crate::{
         SyncCompare, SyncError, SyncList, SyncRequest, SyncResponse,
         exchange::{check_listed, exchange, half, pack, send_beside, settle, unpack},
         memory::ListMemory,
-        messages::{SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart},
+        messages::{SyncDirection, SyncDone, SyncReady, SyncSettle, SyncStart, SyncWatch, SyncWatched},
     },
     transfer::{TransferError, TransferOptions},
 };
-
-/// What a server that may be synced with keeps.
-#[derive(Debug)]
-pub(super) struct Syncing {
-    state: SyncState,
-    /// What this machine calls the root that is served.
-    local: Vec<u8>,
-    sessions: Registry<SyncSession>,
-    pub(super) watches: Watches,
-}
-
-impl Syncing {
-    /// Blocking.
-    pub(super) fn new(state: SyncState, root: &Path) -> Self {
-        let local = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        let local = local.into_os_string().into_encoded_bytes();
-        Self { state, local, sessions: sessions(), watches: Watches::new() }
-    }
-
-    /// What this machine calls a path below what is served.
-    pub(super) fn local_name(&self, path: &[u8]) -> Vec<u8> {
-        if path.is_empty() { self.local.clone() } else { [&self.local[..], b"/", path].concat() }
-    }
-}
 
 /// What one sync holds while it runs.
 struct Running {
@@ -108,7 +83,7 @@ impl FileServer {
         if !takes_only && writing.is_none() {
             return Err(read_only());
         }
-        let takes_attributes = writing.is_some_and(|writing| writing.limits().attributes);
+        let takes_attributes = writing.is_some_and(|writing| writing.limits.attributes);
         check_attributes(request.attributes, takes_attributes || changes_nothing)?;
         if let Ok(known) = self.session(&context, request.sync) {
             return known.open(request, answer_wait(&context)).await;
@@ -155,6 +130,20 @@ impl FileServer {
         request: SyncCompare,
     ) -> Result<Step<SyncResponse>, Fault> {
         self.session(&context, request.sync)?.compared.ask(request.list, answer_wait(&context)).await
+    }
+
+    /// Begins a watch, or waits for what the caller has not seen.
+    pub(super) async fn watch_sync(
+        self: Arc<Self>,
+        context: RequestContext,
+        request: SyncWatch,
+    ) -> Result<Step<SyncWatched>, Fault> {
+        self.check_may_read(&context, &request.path)?;
+        let watches = &self.syncs()?.watches;
+        match request.seen {
+            Some(seen) => watches.changed(&context, &request, seen, &self.closing).await,
+            None => watches.begin(&context, request, &self.root, &self.memory(), &self.closing).await,
+        }
     }
 
     /// The state for syncs, if this server takes part in them.
@@ -307,7 +296,7 @@ impl Running {
                 let may_create = |path: &[u8]| server.access.may_write(&peer, path, Instant::now()).is_ok();
                 let chunk_len_bytes = server.options.chunk_len_bytes;
                 let links =
-                    server.writing.as_ref().map_or(LinkPolicy::Inside, |writing| writing.limits().links);
+                    server.writing.as_ref().map_or(LinkPolicy::Inside, |writing| writing.limits.links);
                 let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
                 let shared = server.memory().of_destinations(peer);
                 let peer = peer.as_bytes();

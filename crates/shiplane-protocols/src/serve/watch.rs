@@ -6,15 +6,15 @@ use std::{
 };
 
 use shiplane_files::internals::{
-    CountedMemory,
+    CountedMemory, SourceRoot,
     sync::{DatasetWatch, Unwatched, watch as watch_tree},
 };
 use shiplane_rpc::{Fault, RequestContext};
 use shiplane_transport::PeerId;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    FileServer,
     concurrency::{ConcurrencyLimit, ConcurrencyPermit},
     registry::{gone, unless},
 };
@@ -26,6 +26,7 @@ use crate::{
         messages::{SyncWatch, SyncWatched},
         watch::number_of,
     },
+    transfer::MemoryBudget,
 };
 
 /// The datasets that are watched for peers, each until the connection ends that it was begun on.
@@ -57,46 +58,21 @@ impl Watches {
         let watched = lock(&self.watched).get(&(peer, watch)).cloned();
         watched.filter(|watched| watched.path == path).map(|watched| Arc::clone(&watched.tree))
     }
-}
 
-impl FileServer {
-    /// Begins a watch, or waits for what the caller has not seen.
-    pub(super) async fn watch_sync(
-        self: Arc<Self>,
-        context: RequestContext,
-        request: SyncWatch,
-    ) -> Result<Step<SyncWatched>, Fault> {
-        self.check_may_read(&context, &request.path)?;
-        let key = (context.peer, request.watch);
-        let Some(seen) = request.seen else { return self.begin_watch(&context, request).await };
-        let watches = &self.syncs()?.watches;
-        let watched = lock(&watches.watched).get(&key).cloned();
-        let watched = watched.filter(|watched| watched.path == request.path);
-        let watched = watched.ok_or_else(|| gone("no such watch"))?;
-        let mut changes = watched.changes.clone();
-        let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
-        // What it gives would keep those waiting that notice changes.
-        let changed = async { changes.wait_for(|changes| *changes != seen).await.map(drop) };
-        let changed = tokio::time::timeout(left / 2, changed);
-        match unless(&self.closing, changed).await? {
-            Ok(Ok(())) => Ok(Step::Done(watched.noticed())),
-            Ok(Err(_)) => Err(gone("the watch has ended")),
-            Err(_) => Ok(Step::Working),
-        }
-    }
-
-    async fn begin_watch(
+    /// Begins a watch, until the connection ends or `closing` is cancelled.
+    pub(super) async fn begin(
         &self,
         context: &RequestContext,
         request: SyncWatch,
+        root: &SourceRoot,
+        memory: &MemoryBudget,
+        closing: &CancellationToken,
     ) -> Result<Step<SyncWatched>, Fault> {
         let SyncWatch { watch, path, filters, seen: _ } = request;
-        let watches = &self.syncs()?.watches;
-        let permit = watches.limit.take(context.peer)?;
-        let filtered = filters.agree(&self.memory(), context.peer).await?;
+        let permit = self.limit.take(context.peer)?;
+        let filtered = filters.agree(memory, context.peer).await?;
         let (changed, changes) = watch::channel(0);
-        let (root, memory, place) =
-            (self.root.clone(), self.memory().of_requests(context.peer), path.clone());
+        let (root, memory, place) = (root.clone(), memory.of_requests(context.peer), path.clone());
         let begun = off_thread(move || {
             let on_change = move || changed.send_modify(|changes| *changes += 1);
             watch_tree(&root, &place, filtered.filters, memory, on_change)
@@ -111,9 +87,9 @@ impl FileServer {
         });
         let noticed = watched.noticed();
         let key = (context.peer, watch);
-        lock(&watches.watched).insert(key, Arc::clone(&watched));
-        let (connection, closing) = (Arc::clone(&context.connection), self.closing.clone());
-        let (all, watched) = (Arc::clone(&watches.watched), Arc::downgrade(&watched));
+        lock(&self.watched).insert(key, Arc::clone(&watched));
+        let (connection, closing) = (Arc::clone(&context.connection), closing.clone());
+        let (all, watched) = (Arc::clone(&self.watched), Arc::downgrade(&watched));
         tokio::spawn(async move {
             tokio::select! {
                 _ = connection.closed() => {}
@@ -126,6 +102,29 @@ impl FileServer {
             }
         });
         Ok(Step::Done(noticed))
+    }
+
+    /// Waits for what the caller has not seen.
+    pub(super) async fn changed(
+        &self,
+        context: &RequestContext,
+        request: &SyncWatch,
+        seen: u64,
+        closing: &CancellationToken,
+    ) -> Result<Step<SyncWatched>, Fault> {
+        let watched = lock(&self.watched).get(&(context.peer, request.watch)).cloned();
+        let watched = watched.filter(|watched| watched.path == request.path);
+        let watched = watched.ok_or_else(|| gone("no such watch"))?;
+        let mut changes = watched.changes.clone();
+        let left = context.deadline.saturating_duration_since(tokio::time::Instant::now());
+        // What it gives would keep those waiting that notice changes.
+        let changed = async { changes.wait_for(|changes| *changes != seen).await.map(drop) };
+        let changed = tokio::time::timeout(left / 2, changed);
+        match unless(closing, changed).await? {
+            Ok(Ok(())) => Ok(Step::Done(watched.noticed())),
+            Ok(Err(_)) => Err(gone("the watch has ended")),
+            Err(_) => Ok(Step::Working),
+        }
     }
 }
 

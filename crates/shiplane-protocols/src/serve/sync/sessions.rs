@@ -1,7 +1,8 @@
 //! The channel between the calls of a sync and the task that runs it.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use shiplane_files::internals::sync::SyncState;
 use shiplane_rpc::{Fault, FaultCode};
 use shiplane_transport::PeerId;
 use shiplane_wire::{Digest, TransferId};
@@ -14,12 +15,37 @@ use tokio_util::sync::CancellationToken;
 use super::super::{
     concurrency::{ConcurrencyLimit, MAX_SYNCS},
     registry::{self, Answer, Refused, Registry, Remembered, Session, gone, unless},
+    watch::Watches,
 };
 use crate::methods::Step;
 use crate::sync::{
     SyncList, SyncRequest, SyncResponse,
     messages::{SyncDone, SyncEnd, SyncHalf, SyncReady, SyncSettle, SyncStart},
 };
+
+/// What a server that may be synced with keeps.
+#[derive(Debug)]
+pub(in crate::serve) struct Syncing {
+    pub(super) state: SyncState,
+    /// What this machine calls the root that is served.
+    local: Vec<u8>,
+    pub(super) sessions: Registry<SyncSession>,
+    pub(super) watches: Watches,
+}
+
+impl Syncing {
+    /// Blocking.
+    pub(in crate::serve) fn new(state: SyncState, root: &Path) -> Self {
+        let local = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let local = local.into_os_string().into_encoded_bytes();
+        Self { state, local, sessions: sessions(), watches: Watches::new() }
+    }
+
+    /// What this machine calls a path below what is served.
+    pub(in crate::serve) fn local_name(&self, path: &[u8]) -> Vec<u8> {
+        if path.is_empty() { self.local.clone() } else { [&self.local[..], b"/", path].concat() }
+    }
+}
 
 /// One step of a sync: what the peer says, and the answer.
 #[derive(Debug)]
@@ -65,7 +91,7 @@ impl<Req, Res: Clone> Exchange<Req, Res> {
 }
 
 /// The syncs that peers have begun.
-pub(super) fn sessions() -> Registry<SyncSession> {
+fn sessions() -> Registry<SyncSession> {
     Registry::new(ConcurrencyLimit::new(MAX_SYNCS, MAX_SYNCS), MAX_REMEMBERED)
 }
 

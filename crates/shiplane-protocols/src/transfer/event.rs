@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shiplane_wire::LeftOutReason;
+use shiplane_wire::{EscapedPath, LeftOutReason};
 
 use super::limit::{Awaited, Limit};
 
@@ -67,4 +67,12 @@ pub enum TransferEvent {
     LimitedBy(Limit),
     /// All bytes have come; the rest is the disk's.
     Finishing,
+}
+
+impl TransferEvent {
+    /// The receiver leaves out a path, as it says to the provider.
+    pub(super) fn left_out_there(reason: LeftOutReason, path: &EscapedPath, cause: &EscapedPath) -> Self {
+        let why = (!cause.as_str().is_empty()).then(|| format!("{reason}: {cause}"));
+        Self::LeftOut { reason, path: path.to_string(), why, at_source: false }
+    }
 }

@@ -31,7 +31,6 @@ use tokio::{task::JoinSet, time::Instant};
 pub(crate) use self::provided::Provided;
 use self::{
     entries::Entries,
-    events::left_out_there,
     listing::{Listing, ScanBatch},
     offering::Offering,
     presence::Presence,
@@ -274,6 +273,25 @@ impl Provider {
         self.done.is_some() && self.lanes.is_empty() && self.queued.is_empty()
     }
 
+    /// Whether the receiver has what was sent (SPEC 4.11).
+    fn check_done(&self) -> Result<(), TransferError> {
+        let digest = self.transfer_hasher.clone().finish(self.next_chunk);
+        let transfer_digest = digest.map_err(|_| TransferError::Abandoned)?;
+        let ours = Done { transfer_digest, failed: self.failed.len() as u64 };
+        if self.done.as_ref() == Some(&ours) { Ok(()) } else { Err(TransferError::TransferDigestMismatch) }
+    }
+
+    fn provided(self, receiver: RecordStream<ReceiverRecord>) -> Provided {
+        Provided {
+            chunks: self.next_chunk,
+            sent_bytes: self.sent_bytes,
+            wire_bytes: self.wire_bytes,
+            unsent: self.unsent,
+            left_out: self.left_out,
+            receiver,
+        }
+    }
+
     fn on_record(&mut self, record: Option<ReceiverRecord>) -> Result<(), TransferError> {
         self.watch.heard(Instant::now());
         match record.ok_or(ProtocolFault::WrongEnd)? {
@@ -298,7 +316,7 @@ impl Provider {
             ReceiverRecord::Load(load) => self.load.heard(load),
             ReceiverRecord::Admit { bytes } => self.entries.admit(bytes),
             ReceiverRecord::LeftOut { reason, path, cause } => {
-                (self.events)(left_out_there(reason, &path, &cause));
+                (self.events)(TransferEvent::left_out_there(reason, &path, &cause));
             }
             ReceiverRecord::WantSignatures { span, average_bytes } => {
                 self.on_want_signatures(span, average_bytes)?;

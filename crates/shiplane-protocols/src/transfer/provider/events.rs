@@ -3,22 +3,13 @@
 use std::{num::NonZeroU64, sync::atomic::Ordering};
 
 use shiplane_files::internals::SourceError;
-use shiplane_wire::{EscapedPath, LeftOutReason, ProviderRecord};
+use shiplane_transport::{ConnectionEnd, StreamError};
+use shiplane_wire::{Code, LeftOutReason, ProviderRecord};
 
 use super::{
     super::{error::TransferError, event::TransferEvent, limit::Awaited},
     Provider,
 };
-
-/// The receiver leaves out a path.
-pub(super) fn left_out_there(
-    reason: LeftOutReason,
-    path: &EscapedPath,
-    cause: &EscapedPath,
-) -> TransferEvent {
-    let why = (!cause.as_str().is_empty()).then(|| format!("{reason}: {cause}"));
-    TransferEvent::LeftOut { reason, path: path.to_string(), why, at_source: false }
-}
 
 impl Provider {
     /// Tells what has arrived and what is waited for, as far as that is news.
@@ -93,6 +84,38 @@ impl Provider {
         if let Some(resumed_bytes) = self.presence.news() {
             (self.events)(TransferEvent::Present { identical_bytes: 0, resumed_bytes });
         }
+    }
+
+    /// Says that all is on its way, if it is and was not said.
+    pub(super) fn say_sent(&mut self) -> Result<(), TransferError> {
+        let is_listed = self.scan.is_none() && self.listed.is_empty() && self.offering.is_none();
+        let is_sent = self.queued.is_empty() && self.unanswered.digests.len() == self.lanes.len();
+        if self.unanswered.is_said || !is_listed || !is_sent || self.done.is_some() {
+            return Ok(());
+        }
+        // What failed is counted by both sides when they are done.
+        let may_be_all = self.next_chunk == 0 || self.presence.is_passed();
+        if !may_be_all || !self.failed.is_empty() {
+            return Ok(());
+        }
+        let mut hasher = self.transfer_hasher.clone();
+        for (index, digest) in &self.unanswered.digests {
+            if hasher.add(*index, *digest).is_err() {
+                return Ok(());
+            }
+        }
+        let chunks = self.next_chunk;
+        let Ok(transfer_digest) = hasher.finish(chunks) else { return Ok(()) };
+        self.unanswered.is_said = true;
+        self.records.push(&ProviderRecord::Sent { chunks, transfer_digest })
+    }
+
+    /// Whether the receiver has closed the connection in order after it was told that everything is on its way: then it
+    /// has everything, and its *done* was lost.
+    pub(super) fn is_taken_for_done(&self, error: &TransferError) -> bool {
+        let closed = ConnectionEnd::ClosedByPeer { code: Code::NoError };
+        self.unanswered.is_said
+            && matches!(error, TransferError::Stream(StreamError::ConnectionLost(end)) if *end == closed)
     }
 }
 

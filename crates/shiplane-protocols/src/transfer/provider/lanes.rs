@@ -1,10 +1,43 @@
-//! Decides which chunks to start, and when.
+//! Decides which chunks to offer (SPEC 4.24), which to start, and when.
 
 use std::sync::Arc;
 
-use super::{super::budget::chunk_cost_bytes, Provider, Sent};
+use shiplane_wire::ProviderRecord;
+
+use super::{
+    super::{budget::chunk_cost_bytes, error::TransferError},
+    Provider, Sent,
+};
 
 impl Provider {
+    /// Offers what there is to offer, each chunk behind its entries.
+    pub(super) fn offer(&mut self) -> Result<(), TransferError> {
+        let Some(offering) = &mut self.offering else { return Ok(()) };
+        while let Some(spans) = offering.next() {
+            self.records.push(&ProviderRecord::Offer { spans: spans.clone() })?;
+            spans.iter().for_each(|span| self.presence.want(span));
+            self.queued.push_back((self.next_chunk, spans));
+            self.next_chunk += 1;
+        }
+        if offering.is_full() { self.close_offers() } else { Ok(()) }
+    }
+
+    pub(super) fn end_offers(&mut self) -> Result<(), TransferError> {
+        if let Some(offering) = &mut self.offering {
+            offering.flush();
+            self.offer()?;
+        }
+        self.close_offers()
+    }
+
+    fn close_offers(&mut self) -> Result<(), TransferError> {
+        if self.offering.take().is_some() {
+            self.offers = self.next_chunk;
+            self.records.push(&ProviderRecord::OffersEnd)?;
+        }
+        Ok(())
+    }
+
     /// Begins chunks that are wanted, in order, as long as the path and memory have room for them.
     pub(super) fn fill_lanes(&mut self) {
         while self.lanes.len() < self.max_lanes

@@ -1,11 +1,8 @@
 //! Offers: the first chunks, sent without a want if invited (SPEC 4.24).
 
-use shiplane_wire::{Entry, EntryKind, Piece, ProviderRecord, Span, limits};
+use shiplane_wire::{Entry, EntryKind, Piece, Span, limits};
 
-use super::{
-    super::{error::TransferError, packer::Packer},
-    Provider,
-};
+use super::super::packer::Packer;
 
 /// Packs the first files into chunks, in manifest order, as for a receiver that has nothing.
 #[derive(Debug)]
@@ -54,36 +51,6 @@ impl Offering {
     pub(super) fn is_full(&mut self) -> bool {
         let next_bytes = self.packer.peek().map_or(0, len_bytes);
         self.offers >= limits::MAX_OFFERS || self.offered_bytes + next_bytes > limits::MAX_OFFERED_BYTES
-    }
-}
-
-impl Provider {
-    /// Offers what there is to offer, each chunk behind its entries.
-    pub(super) fn offer(&mut self) -> Result<(), TransferError> {
-        let Some(offering) = &mut self.offering else { return Ok(()) };
-        while let Some(spans) = offering.next() {
-            self.records.push(&ProviderRecord::Offer { spans: spans.clone() })?;
-            spans.iter().for_each(|span| self.presence.want(span));
-            self.queued.push_back((self.next_chunk, spans));
-            self.next_chunk += 1;
-        }
-        if offering.is_full() { self.close_offers() } else { Ok(()) }
-    }
-
-    pub(super) fn end_offers(&mut self) -> Result<(), TransferError> {
-        if let Some(offering) = &mut self.offering {
-            offering.flush();
-            self.offer()?;
-        }
-        self.close_offers()
-    }
-
-    fn close_offers(&mut self) -> Result<(), TransferError> {
-        if self.offering.take().is_some() {
-            self.offers = self.next_chunk;
-            self.records.push(&ProviderRecord::OffersEnd)?;
-        }
-        Ok(())
     }
 }
 

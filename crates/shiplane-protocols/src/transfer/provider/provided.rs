@@ -5,10 +5,10 @@ use std::sync::Arc;
 use shiplane_files::internals::SourceError;
 use shiplane_wire::{Digest, ReceiverRecord, RelPath};
 
-use super::{
-    super::{error::TransferError, event::EventFn, records::RecordStream},
-    Provider,
-    events::left_out_there,
+use super::super::{
+    error::TransferError,
+    event::{EventFn, TransferEvent},
+    records::RecordStream,
 };
 
 /// What a provider has delivered, and its receiver has confirmed.
@@ -25,7 +25,7 @@ pub(crate) struct Provided {
     /// Paths that this side has left out, the failed ones among them.
     pub(crate) left_out: u64,
     /// Where the receiver says that it has published everything: by its end.
-    receiver: RecordStream<ReceiverRecord>,
+    pub(super) receiver: RecordStream<ReceiverRecord>,
 }
 
 impl Provided {
@@ -36,7 +36,7 @@ impl Provided {
     pub(crate) async fn published(&mut self, events: &EventFn) -> Result<(), TransferError> {
         while let Some(record) = self.receiver.next().await? {
             if let ReceiverRecord::LeftOut { reason, path, cause } = record {
-                events(left_out_there(reason, &path, &cause));
+                events(TransferEvent::left_out_there(reason, &path, &cause));
             }
         }
         Ok(())
@@ -48,25 +48,4 @@ impl Provided {
 pub(super) struct Done {
     pub(super) transfer_digest: Digest,
     pub(super) failed: u64,
-}
-
-impl Provider {
-    /// Whether the receiver has what was sent (SPEC 4.11).
-    pub(super) fn check_done(&self) -> Result<(), TransferError> {
-        let digest = self.transfer_hasher.clone().finish(self.next_chunk);
-        let transfer_digest = digest.map_err(|_| TransferError::Abandoned)?;
-        let ours = Done { transfer_digest, failed: self.failed.len() as u64 };
-        if self.done.as_ref() == Some(&ours) { Ok(()) } else { Err(TransferError::TransferDigestMismatch) }
-    }
-
-    pub(super) fn provided(self, receiver: RecordStream<ReceiverRecord>) -> Provided {
-        Provided {
-            chunks: self.next_chunk,
-            sent_bytes: self.sent_bytes,
-            wire_bytes: self.wire_bytes,
-            unsent: self.unsent,
-            left_out: self.left_out,
-            receiver,
-        }
-    }
 }

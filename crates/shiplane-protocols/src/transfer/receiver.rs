@@ -1,7 +1,8 @@
 //! The receiver of a transfer.
 
 mod chunks;
-mod left_out;
+mod ending;
+mod events;
 mod manifest;
 mod offers;
 mod progress;

@@ -1,4 +1,4 @@
-//! What a transfer leaves out, on either side.
+//! The events of a receiver.
 
 use std::error::Error as _;
 
@@ -6,11 +6,45 @@ use shiplane_files::internals::LeftOut;
 use shiplane_wire::{EscapedPath, LeftOutReason, ReceiverRecord};
 
 use super::{
-    super::{error::TransferError, event::TransferEvent},
+    super::{error::TransferError, event::TransferEvent, limit::Awaited},
     Receiver,
 };
 
 impl Receiver {
+    /// Tells what has arrived and what is waited for, as far as that is news.
+    pub(super) fn show(&mut self) -> Result<(), TransferError> {
+        self.arrived.tell(&self.events);
+        let awaited = self.awaited();
+        if awaited.is_some() && awaited != self.reported_wait {
+            self.reported_wait = awaited;
+            awaited.into_iter().for_each(|awaited| (self.events)(TransferEvent::Awaits(awaited)));
+        }
+        let waits = awaited.or_else(|| (!self.is_complete()).then_some(Awaited::OwnDisk));
+        let Some((load, limit)) = self.load.second(waits) else { return Ok(()) };
+        if let Some(limit) = limit {
+            (self.events)(TransferEvent::LimitedBy(limit));
+        }
+        // One that waits to be written is soon followed by a better one.
+        if awaited != Some(Awaited::Chunks) || !self.records.is_written() {
+            return Ok(());
+        }
+        self.records.push(&ReceiverRecord::Load(load))
+    }
+
+    /// `None` once everything has arrived.
+    fn awaited(&self) -> Option<Awaited> {
+        if self.ledger.under_way() > 0 || !self.chunks.is_empty() {
+            return Some(Awaited::Chunks);
+        }
+        if !self.comparing.is_empty() || self.deltas.awaits_provider() {
+            return Some(Awaited::PeersDisk);
+        }
+        if !self.ledger.all_planned() {
+            return Some(Awaited::OwnDisk);
+        }
+        (!self.ended).then_some(if self.target.is_in_parts() { Awaited::Input } else { Awaited::List })
+    }
+
     /// Takes notice of what cannot be written here, and tells the provider.
     pub(super) fn leave_out(&mut self) -> Result<(), TransferError> {
         let (left_out, unnamed) = self.target.take_left_out()?;

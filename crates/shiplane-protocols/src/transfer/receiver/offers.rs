@@ -1,41 +1,29 @@
 //! Handles offered chunks (SPEC 4.24).
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-};
+use std::{collections::HashMap, ops::Range};
 
-use shiplane_files::internals::Plan;
 use shiplane_transport::internals::ReceiveReservation;
-use shiplane_wire::{ProviderRecord, Span, limits};
+use shiplane_wire::{ProviderRecord, Span};
 
-use super::{
-    super::{
-        budget::{Reservation, chunk_cost_bytes},
-        error::{ProtocolFault, TransferError},
-    },
-    Receiver,
-    chunks::Opened,
-    workers::Planned,
-};
+use super::chunks::Opened;
 
 /// What the provider has offered, until its entries are planned: nothing of it is read before that.
 #[derive(Default)]
 pub(super) struct Offers {
     _room: Option<ReceiveReservation>,
     /// By index.
-    chunks: Vec<Vec<Span>>,
-    len_bytes: u64,
+    pub(super) chunks: Vec<Vec<Span>>,
+    pub(super) len_bytes: u64,
     /// Entry and offset that the last one has reached.
     reached: (u64, u64),
-    is_ended: bool,
+    pub(super) is_ended: bool,
 }
 
 /// The streams of chunks that are only offered.
 #[derive(Default)]
 pub(super) struct Early {
-    records: Vec<ProviderRecord>,
-    opened: Vec<Opened>,
+    pub(super) records: Vec<ProviderRecord>,
+    pub(super) opened: Vec<Opened>,
 }
 
 impl Offers {
@@ -49,7 +37,7 @@ impl Offers {
     }
 
     /// Whether these spans go on in the order of the manifest, each of another file.
-    fn go_on(&mut self, spans: &[Span]) -> bool {
+    pub(super) fn go_on(&mut self, spans: &[Span]) -> bool {
         let is_ascending = spans.windows(2).all(|two| two[0].entry < two[1].entry);
         let mut starts = spans.iter().map(|span| (span.entry, span.offset_bytes));
         // Where the last one has ended, or at the start of a file behind that.
@@ -64,108 +52,13 @@ impl Offers {
     }
 
     /// How many entries must be planned before it is known what is taken.
-    fn entries(&self) -> u64 {
+    pub(super) fn entries(&self) -> u64 {
         self.chunks.iter().flatten().map(|span| span.entry + 1).max().unwrap_or_default()
     }
 }
 
-impl Receiver {
-    pub(super) fn on_offer(&mut self, spans: Vec<Span>) -> Result<(), TransferError> {
-        let entries = self.ledger.entries();
-        let offered = self.offers.as_ref().map_or(0, |offers| offers.chunks.len() as u64);
-        let index = self.ledger.chunks() + offered;
-        let unwanted = ProtocolFault::UnwantedChunk { index };
-        let Some(offers) = self.offers.as_mut().filter(|offers| !offers.is_ended) else {
-            return Err(unwanted.into());
-        };
-        if let Some(span) = spans.iter().find(|span| span.entry >= entries) {
-            return Err(ProtocolFault::UnknownEntry { entry: span.entry }.into());
-        }
-        // Each span is less than the largest chunk there is.
-        offers.len_bytes += spans.iter().map(|span| span.len_bytes).sum::<u64>();
-        let is_next = offers.go_on(&spans);
-        if !is_next || index >= limits::MAX_OFFERS || offers.len_bytes > limits::MAX_OFFERED_BYTES {
-            return Err(unwanted.into());
-        }
-        offers.chunks.push(spans);
-        Ok(())
-    }
-
-    pub(super) fn on_offers_end(&mut self) -> Result<(), TransferError> {
-        match &mut self.offers {
-            Some(offers) if !offers.is_ended => offers.is_ended = true,
-            Some(_) | None => return Err(ProtocolFault::WrongEnd.into()),
-        }
-        self.end_look_ahead()
-    }
-
-    /// Whether enough entries are planned to decide which offers are taken.
-    pub(super) fn are_offers_known(&self, planned: usize) -> bool {
-        self.offers.as_ref().is_none_or(|offers| offers.is_ended && planned as u64 >= offers.entries())
-    }
-
-    /// Keeps what is about offers until they are decided on.
-    pub(super) fn defer(&mut self, record: ProviderRecord) -> Result<(), TransferError> {
-        if self.early.records.len() as u64 >= 2 * limits::MAX_OFFERS {
-            return Err(ProtocolFault::WrongEnd.into());
-        }
-        self.early.records.push(record);
-        Ok(())
-    }
-
-    /// The same for the stream of a chunk; gives it back if it is of no offer.
-    pub(super) fn defer_chunk(&mut self, opened: Opened) -> Option<Opened> {
-        let is_offer = self.offers.is_some() && opened.chunk.index() < limits::MAX_OFFERS;
-        if is_offer && (self.early.opened.len() as u64) < limits::MAX_OFFERS {
-            self.early.opened.push(opened);
-            return None;
-        }
-        Some(opened)
-    }
-
-    /// Takes the offers of which everything is missing, out of what these plans want; declines the others. Gives the
-    /// entries of the accepted ones.
-    pub(super) fn take_offers(&mut self, planned: &mut [Planned]) -> Result<HashSet<u64>, TransferError> {
-        let mut taken = HashSet::new();
-        let Some(offers) = self.offers.take() else { return Ok(taken) };
-        let mut wanted: HashMap<u64, &mut Vec<Range<u64>>> = HashMap::new();
-        for Planned { index, plan, .. } in planned {
-            if let Plan::Want { missing, .. } = plan {
-                wanted.insert(*index, missing);
-            }
-        }
-        for spans in offers.chunks {
-            if !take_all(&spans, &mut wanted) {
-                let index = self.ledger.offered(None);
-                self.declined.insert(index);
-                self.unended.insert(index);
-                self.transfer_hasher.skip(index).map_err(|_| ProtocolFault::UnwantedChunk { index })?;
-                continue;
-            }
-            taken.extend(spans.iter().map(|span| span.entry));
-            let piece = self.piece_of(&spans);
-            let memory = self.quota.reserve(chunk_cost_bytes(&spans), 0).unwrap_or(Reservation::UNCOUNTED);
-            let index = self.ledger.offered(Some(spans));
-            self.reserved.insert(index, (memory, piece));
-        }
-        Ok(taken)
-    }
-
-    /// Continues with streams that came early, once the offers are decided on.
-    pub(super) async fn take_up_early(&mut self) -> Result<(), TransferError> {
-        if self.offers.is_some() {
-            return Ok(());
-        }
-        let Early { records, opened } = std::mem::take(&mut self.early);
-        for opened in opened {
-            self.on_chunk_opens(opened).await?;
-        }
-        records.into_iter().try_for_each(|record| self.on_record(record))
-    }
-}
-
 /// Takes these spans out of what is wanted, all of them or none.
-fn take_all(spans: &[Span], wanted: &mut HashMap<u64, &mut Vec<Range<u64>>>) -> bool {
+pub(super) fn take_all(spans: &[Span], wanted: &mut HashMap<u64, &mut Vec<Range<u64>>>) -> bool {
     let mut left: HashMap<u64, Vec<Range<u64>>> = HashMap::new();
     for span in spans {
         let Some(before) = wanted.get(&span.entry) else { return false };

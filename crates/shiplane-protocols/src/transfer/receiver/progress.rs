@@ -1,20 +1,11 @@
-//! Counts a provider's progress and reports it.
+//! Counts a provider's progress.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use shiplane_transport::internals::ProgressMeter;
-use shiplane_wire::ReceiverRecord;
 use tokio::time::Instant;
 
-use super::{
-    super::{
-        error::TransferError,
-        event::TransferEvent,
-        limit::Awaited,
-        progress::{ENTRY_BYTES, ProgressWatch, Turn},
-    },
-    Receiver,
-};
+use super::super::progress::{ENTRY_BYTES, ProgressWatch, Turn};
 
 /// Feeds a [`ProgressWatch`] with what a provider sends.
 pub(super) struct Progress {
@@ -72,42 +63,6 @@ impl Progress {
         let (now, moved_bytes) = (Instant::now(), self.meter.moved_bytes());
         self.watch.moved(moved_bytes - std::mem::replace(&mut self.metered_bytes, moved_bytes), now);
         self.watch.is_stalled(turn, now)
-    }
-}
-
-impl Receiver {
-    /// Tells what has arrived and what is waited for, as far as that is news.
-    pub(super) fn show(&mut self) -> Result<(), TransferError> {
-        self.arrived.tell(&self.events);
-        let awaited = self.awaited();
-        if awaited.is_some() && awaited != self.reported_wait {
-            self.reported_wait = awaited;
-            awaited.into_iter().for_each(|awaited| (self.events)(TransferEvent::Awaits(awaited)));
-        }
-        let waits = awaited.or_else(|| (!self.is_complete()).then_some(Awaited::OwnDisk));
-        let Some((load, limit)) = self.load.second(waits) else { return Ok(()) };
-        if let Some(limit) = limit {
-            (self.events)(TransferEvent::LimitedBy(limit));
-        }
-        // One that waits to be written is soon followed by a better one.
-        if awaited != Some(Awaited::Chunks) || !self.records.is_written() {
-            return Ok(());
-        }
-        self.records.push(&ReceiverRecord::Load(load))
-    }
-
-    /// `None` once everything has arrived.
-    fn awaited(&self) -> Option<Awaited> {
-        if self.ledger.under_way() > 0 || !self.chunks.is_empty() {
-            return Some(Awaited::Chunks);
-        }
-        if !self.comparing.is_empty() || self.deltas.awaits_provider() {
-            return Some(Awaited::PeersDisk);
-        }
-        if !self.ledger.all_planned() {
-            return Some(Awaited::OwnDisk);
-        }
-        (!self.ended).then_some(if self.target.is_in_parts() { Awaited::Input } else { Awaited::List })
     }
 }
 

@@ -1,75 +1,77 @@
-//! Imports go one way inside a crate, as they do between crates: no two of its top-level modules use each other, be it
-//! by way of others.
+//! Imports go one way inside a crate, as they do between crates: no two of its files name each other's items, be it by
+//! way of others. What a file only passes on, with a `pub use`, it does not name.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
+use proc_macro2::{TokenStream, TokenTree};
 use quote::ToTokens as _;
 use syn::Item;
 
 use super::Violation;
-use super::model::{Crate, Meaning, is_test, leaves};
+use super::model::{Crate, Meaning, Module, is_test};
 
-/// Modules by name, with those that each uses.
-type Uses = BTreeMap<String, BTreeSet<String>>;
-
-/// One violation for each circle of modules.
+/// One violation for each module in a circle.
 pub(super) fn check<'a>(root: &Path, crates: impl Iterator<Item = &'a str>) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
     for name in crates {
-        for circle in circles(&uses(&Crate::load(root, name, is_test)?)) {
-            let names: Vec<_> = circle.iter().map(String::as_str).collect();
-            let what = format!("the modules {} use each other: let imports go one way", names.join(", "));
-            violations.push(Violation { path: format!("crates/{name}/src/lib.rs").into(), line: 0, what });
-        }
+        let krate = Crate::load(root, name, is_test)?;
+        let uses: Vec<_> = (0..krate.modules.len()).map(|own| used(&krate, own)).collect();
+        let is_in_circle = |own: &usize| reach(&uses, *own, BTreeSet::new()).contains(own);
+        let circle: BTreeSet<_> = (0..uses.len()).filter(is_in_circle).collect();
+        let name_of = |at: &usize| format!("`{}`", krate.modules[*at].path.join("::"));
+        violations.extend(circle.iter().map(|own| {
+            let used: Vec<_> = uses[*own].intersection(&circle).map(name_of).collect();
+            let what =
+                format!("{} is in a circle with {}: let imports go one way", name_of(own), used.join(", "));
+            Violation { path: format!("crates/{name}/src").into(), line: 0, what }
+        }));
     }
     Ok(violations)
 }
 
-fn uses(krate: &Crate) -> Uses {
-    let mut uses = Uses::new();
-    for (at, (_, item)) in krate.items().filter(|(_, (_, item))| !matches!(item, Item::Mod(_))) {
-        let path = &krate.modules[at].path;
-        let Some(own) = path.first() else { continue };
-        // Each path of a `use` by itself; elsewhere a path goes on with one name.
-        let text = match item {
-            Item::Use(item) => {
-                leaves(&item.tree).into_iter().map(|(path, _)| path.join(" :: ") + " , ").collect()
-            }
-            item => item.to_token_stream().to_string(),
-        };
-        let text = text.replace(&"super :: ".repeat(path.len()), "crate :: ");
-        let named = text
-            .split("crate :: ")
-            .skip(1)
-            .filter_map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next());
-        let meanings = named.flat_map(|name| krate.meanings_of(0, &[name.to_owned()]));
-        let used = meanings.filter_map(|meaning| match meaning {
-            Meaning::Module(found) | Meaning::Item(found, _) => krate.modules[found].path.first(),
-            Meaning::Elsewhere(_) => None,
-        });
-        let used = used.filter(|used| *used != own && *used != TOOLS).cloned();
-        uses.entry(own.clone()).or_default().extend(used);
-    }
-    uses
-}
-
-/// Sets of modules of which each reaches all others.
-fn circles(uses: &Uses) -> BTreeSet<BTreeSet<String>> {
-    let mut reached = uses.clone();
-    for _ in uses {
-        for (module, direct) in uses {
-            let beyond: BTreeSet<_> =
-                direct.iter().flat_map(|next| reached.get(next).cloned().unwrap_or_default()).collect();
-            reached.entry(module.clone()).or_default().extend(beyond);
+/// What has been reached, and all that is reached from a module.
+fn reach(uses: &[BTreeSet<usize>], from: usize, mut reached: BTreeSet<usize>) -> BTreeSet<usize> {
+    for next in &uses[from] {
+        if reached.insert(*next) {
+            reached = reach(uses, *next, reached);
         }
     }
-    let circle = |module: &String| {
-        let back = |other: &&String| reached.get(*other).is_some_and(|back| back.contains(module));
-        reached[module].iter().filter(back).cloned().collect::<BTreeSet<_>>()
+    reached
+}
+
+/// The modules whose items a module names.
+fn used(krate: &Crate, own: usize) -> BTreeSet<usize> {
+    let paths = paths(&krate.modules[own]);
+    let parts = paths.iter().flat_map(|path| (1..=path.len()).map(|end| &path[..end]));
+    let found = parts.flat_map(|path| krate.meanings_of(own, path)).filter_map(|meaning| match meaning {
+        Meaning::Item(found, _) => Some(found),
+        Meaning::Module(_) | Meaning::Elsewhere(_) => None,
+    });
+    found.filter(|at| *at != own && krate.modules[*at].path.first().is_none_or(|top| top != TOOLS)).collect()
+}
+
+/// The paths in a module's code, and in those of its `use`s that bring in what it names or are its own.
+fn paths(module: &Module) -> BTreeSet<Vec<String>> {
+    let code = module.items.iter().filter(|(_, item)| !matches!(item, Item::Mod(_) | Item::Use(_)));
+    let code: String = code.map(|(_, item)| names(item.to_token_stream())).collect();
+    let words = || code.split_whitespace().map(|path| Vec::from_iter(path.split("::").map(str::to_owned)));
+    let named: BTreeSet<_> = words().map(|path| path[..1].concat()).collect();
+    let is_named = |name: &Option<String>| name.as_ref().is_some_and(|name| named.contains(name));
+    let brought = module.uses.iter().filter(|(is_own, (_, name))| *is_own || is_named(name));
+    words().filter(|path| path.len() > 1).chain(brought.map(|(_, (path, _))| path.clone())).collect()
+}
+
+/// Names in code, with those of a path joined.
+fn names(code: TokenStream) -> String {
+    let name = |token| match token {
+        TokenTree::Group(group) => format!(" {} ", names(group.stream())),
+        TokenTree::Ident(name) => format!(" {name}"),
+        TokenTree::Punct(punct) if punct.as_char() == ':' => ":".to_owned(),
+        TokenTree::Punct(_) | TokenTree::Literal(_) => " ".to_owned(),
     };
-    uses.keys().map(circle).filter(|circle| circle.len() > 1).collect()
+    code.into_iter().map(name).collect::<String>().replace(":: ", "::")
 }
 
 /// Entries for the fuzzer stand beside the code and share drivers, which know all of that code, as tests do.
@@ -80,20 +82,20 @@ mod tests {
     use super::super::surface::tests::crate_of;
     use super::*;
 
-    /// Violations of a crate with these files.
-    fn violations(files: &[(&str, &str)]) -> usize {
-        check(crate_of(files).path(), ["a"].into_iter()).unwrap().len()
+    /// Whether a crate with these in its modules `a`, `a::sub`, `b` and `c` has a circle. `a` uses `b`.
+    fn has_circle(a: &str, sub: &str, b: &str, c: &str) -> bool {
+        let lib = "mod a;\npub mod b;\nmod c;\n\npub use a::{A, sub::Deep};\npub use c::C;\n";
+        let a = format!("pub mod sub;\npub struct A;\nuse crate::b::B;\n{a}");
+        let [sub, b, c] = [("Deep", sub), ("B", b), ("C", c)]
+            .map(|(name, text)| format!("pub struct {name};\nimpl {name} {{ pub fn new() {{}} }}\n{text}"));
+        let files = [("lib.rs", lib), ("a.rs", &a), ("a/sub.rs", &sub), ("b.rs", &b), ("c.rs", &c)];
+        !check(crate_of(&files).path(), ["a"].into_iter()).unwrap().is_empty()
     }
-
-    const LIB: (&str, &str) =
-        ("lib.rs", "mod a;\npub mod b;\nmod c;\n\npub use a::{A, sub::Deep};\npub use c::C;\n");
-
-    const SUB: &str = "pub mod sub;\npub struct A;\nuse crate::b::B;\n";
 
     #[test]
     fn one_way_is_no_circle() {
-        let files = [LIB, ("a.rs", SUB), ("a/sub.rs", ""), ("b.rs", "use crate::{c::C};\n"), ("c.rs", "")];
-        assert_eq!(violations(&files), 0);
+        assert!(!has_circle("", "use super::A;\n", "use crate::{c::C};\n", ""));
+        assert!(!has_circle("use self::sub::Deep;\n", "use crate::b;\nfn f(b: b::B) {}\n", "", ""));
     }
 
     #[test]
@@ -103,35 +105,30 @@ mod tests {
             "use crate::{\n    c::{self, X},\n    a::{\n        A,\n    },\n};\n",
             "use super::a::A;\n",
             "use crate::A;\n",
+            "use crate::a;\nfn f() { vec![a::A::new()]; }\n",
+            "use crate::a::*;\nfn f() { A::new() }\n",
             "fn f() { crate::Deep::new() }\n",
         ] {
-            let files =
-                [LIB, ("a.rs", SUB), ("a/sub.rs", "pub struct Deep;\n"), ("b.rs", back), ("c.rs", "")];
-            assert_eq!(violations(&files), 1, "{back}");
+            assert!(has_circle("", "use super::A;\n", back, ""), "{back}");
         }
-        let deep = [
-            LIB,
-            ("a.rs", "mod sub;"),
-            ("a/sub.rs", "use super::super::c::C;\n"),
-            ("b.rs", ""),
-            ("c.rs", "use super::a;\n"),
-        ];
-        assert_eq!(violations(&deep), 1);
-        let c = "pub struct C;\nuse crate::a::A;\n";
-        let three = [LIB, ("a.rs", SUB), ("a/sub.rs", ""), ("b.rs", "use crate::C;\n"), ("c.rs", c)];
-        assert_eq!(violations(&three), 1);
+        assert!(has_circle("", "use super::super::c::C;\n", "", "fn f(deep: super::a::sub::Deep) {}\n"));
+        assert!(has_circle("", "", "use crate::C;\n", "use crate::a::A;\n"), "of three");
     }
 
     #[test]
-    fn what_a_module_keeps_to_itself_and_its_tests_do_not_count() {
+    fn a_parent_and_its_child_are_a_circle_unless_the_parent_only_passes_on() {
+        let sub = "impl super::A {}\n";
+        for a in ["use self::sub::Deep;\n", "struct X(sub::Deep);\n", "pub use sub::Deep;\nstruct X(Deep);\n"]
+        {
+            assert!(has_circle(a, sub, "", ""), "{a}");
+        }
+        assert!(!has_circle("/// Of [`Deep`](sub::Deep).\npub use sub::Deep;\n", sub, "", ""));
+        assert!(!has_circle("/// Of `Deep` or `sub::Deep`.\nstruct X;\npub use sub::Deep;\n", sub, "", ""));
+    }
+
+    #[test]
+    fn tests_do_not_count() {
         let tests = "#[cfg(test)]\nmod tests {\n    use crate::a::A;\n}\n";
-        let files = [
-            LIB,
-            ("a.rs", SUB),
-            ("a/sub.rs", "use super::A;\nuse crate::a::A;\npub(crate) struct C;\n"),
-            ("b.rs", tests),
-            ("c.rs", ""),
-        ];
-        assert_eq!(violations(&files), 0);
+        assert!(!has_circle("", "", tests, ""));
     }
 }

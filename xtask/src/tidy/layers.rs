@@ -56,7 +56,7 @@ fn judge(name: &str, direct: &BTreeSet<String>, closure: &BTreeSet<String>) -> V
     above.chain(named).chain(reached).collect()
 }
 
-const TOP: &str = "shiplane-cli";
+pub(super) const TOP: &str = "shiplane-cli";
 
 /// What most programs need, and all that the command line uses.
 pub(super) const FRONT: &str = "shiplane";

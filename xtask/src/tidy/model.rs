@@ -6,9 +6,11 @@ use anyhow::{Context as _, Result};
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{
-    Attribute, Item, UseTree, Visibility,
+    Attribute, Item, ItemUse, UseTree, Visibility,
     parse::{ParseStream, Parser as _},
 };
+
+use super::layers::TOP;
 
 /// All modules of a crate that were asked for.
 pub(super) struct Crate {
@@ -22,6 +24,8 @@ pub(super) struct Module {
     /// The names that lead to it from the root.
     pub(super) path: Vec<String>,
     pub(super) items: Vec<(Head, Item)>,
+    /// What its `use`s bring in, and whether for itself alone.
+    pub(super) uses: Vec<(bool, Leaf)>,
 }
 
 /// What a name stands for.
@@ -42,7 +46,8 @@ impl Crate {
     pub(super) fn load(root: &Path, name: &str, is_left_out: fn(&[Attribute]) -> bool) -> Result<Self> {
         let mut krate = Self { modules: Vec::new(), is_left_out };
         let src = root.join("crates").join(name).join("src");
-        krate.load_file(Vec::new(), &src.join("lib.rs"), &src)?;
+        let root = src.join(if name == TOP { "main.rs" } else { "lib.rs" });
+        krate.load_file(Vec::new(), &root, &src)?;
         Ok(krate)
     }
 
@@ -55,7 +60,10 @@ impl Crate {
     fn load_module(&mut self, path: Vec<String>, items: Vec<Item>, dir: &Path) -> Result<()> {
         let mut items: Vec<_> = items.into_iter().map(|item| (Head::of(&item), item)).collect();
         items.retain(|(head, _)| !(self.is_left_out)(&head.attributes));
-        self.modules.push(Module { path: path.clone(), items: items.clone() });
+        let uses = items.iter().filter_map(|(_, of)| if let Item::Use(of) = of { Some(of) } else { None });
+        let own = |item: &ItemUse| matches!(item.vis, Visibility::Inherited);
+        let uses = uses.flat_map(|item| leaves(&item.tree).into_iter().map(move |leaf| (own(item), leaf)));
+        self.modules.push(Module { path: path.clone(), uses: uses.collect(), items: items.clone() });
         for item in items {
             let (_, Item::Mod(item)) = item else { continue };
             let name = item.ident.to_string();
@@ -102,25 +110,18 @@ impl Crate {
         let here = &self.modules[module];
         let child = self.module_at(&[&here.path[..], &[name.to_owned()]].concat());
         let mut found: Vec<_> = child.map(Meaning::Module).into_iter().collect();
-        for (i, (head, item)) in here.items.iter().enumerate() {
-            let Item::Use(item) = item else {
-                let is_it = head.name.as_deref() == Some(name);
-                found.extend(is_it.then_some(Meaning::Item(module, i)));
-                continue;
-            };
-            for (path, brought) in leaves(&item.tree) {
-                let Some(imports) = imports.checked_sub(1) else { continue };
-                match brought {
-                    Some(brought) if brought == name => found.extend(self.look_up(module, &path, imports)),
-                    Some(_) => {}
-                    None => {
-                        found.extend(self.look_up(module, &path, imports).into_iter().flat_map(
-                            |of| match of {
-                                Meaning::Module(of) => self.named(of, name, imports),
-                                Meaning::Item(..) | Meaning::Elsewhere(_) => Vec::new(),
-                            },
-                        ))
-                    }
+        let items = here.items.iter().enumerate().filter(|(_, (head, _))| head.name.as_deref() == Some(name));
+        found.extend(items.map(|(i, _)| Meaning::Item(module, i)));
+        let Some(imports) = imports.checked_sub(1) else { return found };
+        for (_, (path, brought)) in &here.uses {
+            match brought {
+                Some(brought) if brought == name => found.extend(self.look_up(module, path, imports)),
+                Some(_) => {}
+                None => {
+                    found.extend(self.look_up(module, path, imports).into_iter().flat_map(|of| match of {
+                        Meaning::Module(of) => self.named(of, name, imports),
+                        Meaning::Item(..) | Meaning::Elsewhere(_) => Vec::new(),
+                    }))
                 }
             }
         }

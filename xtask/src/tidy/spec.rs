@@ -30,15 +30,14 @@ fn parse(text: &str) -> Result<BTreeSet<String>> {
 
 /// The citations of one file that lead nowhere.
 pub(super) fn check(file: &SourceFile, rules: &BTreeSet<String>) -> Vec<Violation> {
-    let cited = file
-        .lines
-        .iter()
-        .zip(1..)
-        .flat_map(|(text, line)| cited(text).into_iter().map(move |number| (line, number)));
-    let wrong = cited.filter(|(_, number)| !rules.contains(*number));
+    let mut wrong = Vec::new();
+    for (text, line) in file.lines.iter().zip(1..) {
+        let unknown = cited(text).into_iter().filter(|number| !rules.contains(*number));
+        wrong.extend(
+            unknown.map(|number| file.violation(line, format!("{CITATION}{number} is not in SPEC.md"))),
+        );
+    }
     wrong
-        .map(|(line, number)| file.violation(line, format!("{CITATION}{number} is not in SPEC.md")))
-        .collect()
 }
 
 /// The numbers cited in a line: all of `SPEC 4.7, 4.8 and 5.1`.

@@ -2,8 +2,9 @@
 //!
 //! A window is memory that a peer can fill and leave filled: by sending data that is not read yet, or by not
 //! acknowledging data that it asked for. So windows begin small. They grow as received data is read and sent data is
-//! acknowledged: a peer that only fills windows holds little, and all peers together hold no more than the budget. Beyond
-//! 4 MiB a receive window grows only as the path needs it: what a slow disk leaves unread is no more.
+//! acknowledged: a peer that only fills windows holds little, all that do share a quarter of the budget, and all peers
+//! together hold no more than it. Beyond 4 MiB a receive window grows only as the path needs it: what a slow disk leaves
+//! unread is no more.
 
 use std::{
     sync::{
@@ -166,7 +167,7 @@ impl Window {
     fn open(&self, wanted_bytes: u64) -> u64 {
         let Some(autotune) = &self.autotune else { return self.max_bytes };
         let mut autotune = autotune.lock().unwrap_or_else(PoisonError::into_inner);
-        autotune.borrow(wanted_bytes);
+        autotune.borrow_unmoved(wanted_bytes);
         self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
         autotune.window_bytes
     }
@@ -212,11 +213,25 @@ impl WindowAutotune {
         }
     }
 
-    /// Grows to this size, as far as that can be lent.
+    /// Grows to this size, as far as that can be lent to one who has read or acknowledged as much.
     fn borrow(&mut self, wanted_bytes: u64) {
+        self.borrow_and_leave(wanted_bytes, 0);
+    }
+
+    /// The same for one who may never do so: three quarters of the budget are for others.
+    fn borrow_unmoved(&mut self, wanted_bytes: u64) {
+        let total_bytes = self.budget.total_bytes();
+        self.borrow_and_leave(wanted_bytes, total_bytes - total_bytes / UNMOVED_PART);
+    }
+
+    fn borrow_and_leave(&mut self, wanted_bytes: u64, leave_bytes: u64) {
         let more_bytes = wanted_bytes.min(self.max_bytes).saturating_sub(self.window_bytes);
         let held_bytes = self.lent_bytes();
-        let share = |left_bytes| more_bytes.min(MemoryPool::fair_share(held_bytes, left_bytes));
+        let share = |left_bytes: u64| {
+            more_bytes
+                .min(MemoryPool::fair_share(held_bytes, left_bytes))
+                .min(left_bytes.saturating_sub(leave_bytes))
+        };
         self.window_bytes += self.budget.take(share);
     }
 
@@ -274,6 +289,9 @@ const QUICK_ROUND_TRIPS: u32 = 4;
 
 /// 1 MiB: the first three flights of a connection that finds much room.
 const OPENED_SEND_WINDOW_BYTES: u64 = 1 << 20;
+
+/// A quarter of the budget is for windows of which nothing has moved yet.
+const UNMOVED_PART: u64 = 4;
 
 /// Congestion windows that are kept until they have arrived.
 const SEND_WINDOWS: u64 = 2;
@@ -374,6 +392,17 @@ mod tests {
         drop(crowd);
         assert_eq!(budget.used_bytes(), 0);
         assert_eq!(read_on(&mut autotune(&budget)), 16 * MIB);
+    }
+
+    #[test]
+    fn a_crowd_that_takes_nothing_leaves_most_of_the_credit_to_one_that_does() {
+        let budget = MemoryPool::new(24 * MIB);
+        let crowd: Vec<_> = (0..500).map(|_| Window::new(Some(budget.clone()), 16 * MIB)).collect();
+        for window in &crowd {
+            window.open(OPENED_SEND_WINDOW_BYTES);
+        }
+        assert!(budget.used_bytes() <= 6 * MIB, "{}", budget.used_bytes());
+        assert!(read_on(&mut autotune(&budget)) >= 12 * MIB);
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Use a tenth of the numbers and do not judge speed
     #[arg(long)]
     short: bool,
-    /// Run only this scenario, or `hostile` for all lying peers
+    /// Run only this scenario, or `hostile` for all lying peers, or one lie of the pushers
     #[arg(long)]
     only: Option<String>,
     /// Use this shiplane instead of building it
@@ -44,10 +44,14 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
     let is_hostile = is_wanted(HOSTILE);
-    let mut wanted = if is_hostile { scenarios::hostile(args.short) } else { Vec::new() };
+    let mut wanted = scenarios::hostile(args.short);
+    wanted.retain(|scenario| is_hostile || is_wanted(&scenario.name()));
     wanted.extend(scenarios::others().into_iter().filter(|scenario| is_wanted(&scenario.name())));
     let names = scenarios::others().iter().map(Scenario::name).collect::<Vec<_>>().join(", ");
-    ensure!(!wanted.is_empty(), "there is no such scenario; there are {HOSTILE}, {names}");
+    ensure!(
+        !wanted.is_empty(),
+        "there is no such scenario; there are {HOSTILE}, the lies of pushers, {names}"
+    );
     let fixture = Fixture::set(args)?;
     let reports: Result<Vec<Report>> = std::thread::scope(|scope| {
         let clients = is_hostile.then(|| scope.spawn(|| clients::run(&fixture)));

@@ -70,6 +70,8 @@ pub(crate) struct Acknowledged {
     pub(crate) bytes: u64,
     /// Those of them that were acknowledged while the path had room for more than there was to send.
     pub(crate) unfilled_bytes: u64,
+    /// What was sent and is neither acknowledged nor known to be lost, or more.
+    pub(crate) in_flight_bytes: u64,
 }
 
 /// Makes the controllers of `inner` give way to a close.
@@ -121,6 +123,7 @@ fn closing(connection: &quinn::Connection) -> Option<Arc<Closing>> {
 struct Counting {
     bytes: AtomicU64,
     unfilled_bytes: AtomicU64,
+    in_flight_bytes: AtomicU64,
 }
 
 impl Counting {
@@ -133,12 +136,17 @@ impl Counting {
 
     fn look(&self) -> Acknowledged {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Acknowledged { bytes: load(&self.bytes), unfilled_bytes: load(&self.unfilled_bytes) }
+        Acknowledged {
+            bytes: load(&self.bytes),
+            unfilled_bytes: load(&self.unfilled_bytes),
+            in_flight_bytes: load(&self.in_flight_bytes),
+        }
     }
 }
 
 impl Controller for GivesWay {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.acknowledged.in_flight_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
@@ -154,6 +162,7 @@ impl Controller for GivesWay {
         app_limited: bool,
         largest_packet_num_acked: Option<u64>,
     ) {
+        self.acknowledged.in_flight_bytes.store(in_flight, Ordering::Relaxed);
         self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
     }
 

@@ -33,7 +33,7 @@ use crate::{
     stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
-    window::{ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES},
+    window::{Borrowers, ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES},
 };
 
 /// Dials and accepts connections to authenticated peers over one UDP socket.
@@ -153,6 +153,7 @@ impl TransportBuilder {
         let budgets = ConnectionMemoryBudgets {
             receive: budget(config.receive_budget_bytes),
             send: budget(config.send_budget_bytes),
+            borrowers: Borrowers::default(),
         };
         let config = Arc::new(config);
         let shutting_down = AtomicBool::new(false);
@@ -301,7 +302,7 @@ impl QuicTransport {
     #[doc(hidden)]
     #[must_use]
     pub fn window_memory(&self) -> [Option<(u64, u64)>; 2] {
-        let ConnectionMemoryBudgets { receive, send } = &self.inner.budgets;
+        let ConnectionMemoryBudgets { receive, send, .. } = &self.inner.budgets;
         [receive, send].map(|pool| pool.as_ref().map(|pool| (pool.used_bytes(), pool.total_bytes())))
     }
 
@@ -429,7 +430,6 @@ impl Inner {
         let (budgets, max_receive_bytes) = (self.budgets.clone(), config.connection_receive_window_bytes);
         let windows =
             ConnectionWindows::new(connection.clone(), budgets, max_receive_bytes, config.send_window_bytes);
-        let windows = Arc::new(windows);
         if admission == Admission::Trusted {
             windows.open(match origin {
                 Origin::Dialled(_) => DIALLED_RECEIVE_WINDOW_BYTES,

@@ -4,11 +4,11 @@
 //! acknowledging data that it asked for. So windows begin small. They grow as received data is read and sent data is
 //! acknowledged: a peer that only fills windows holds little, all that do share a quarter of the budget, and all peers
 //! together hold no more than it. Beyond 4 MiB a receive window grows only as the path needs it: what a slow disk leaves
-//! unread is no more.
+//! unread is no more. An idle connection's send window is taken back when others need it.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{config::FIRST_WINDOW_BYTES, memory::MemoryPool};
+use crate::{close, config::FIRST_WINDOW_BYTES, memory::MemoryPool};
 
 /// The windows of one connection.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub(crate) struct ConnectionWindows {
     /// How many packets had been lost then, and until when the path counts as one that loses some.
     lost_packets: AtomicU64,
     lossy_until_bytes: AtomicU64,
+    borrowers: Borrowers,
+    written_at: Mutex<Instant>,
 }
 
 /// What windows are lent from. `None`: they have their full size as soon as they are opened.
@@ -38,6 +40,17 @@ pub(crate) struct ConnectionWindows {
 pub(crate) struct ConnectionMemoryBudgets {
     pub(crate) receive: Option<MemoryPool>,
     pub(crate) send: Option<MemoryPool>,
+    pub(crate) borrowers: Borrowers,
+}
+
+/// All connections whose windows are lent from the same budgets. A handle: clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Borrowers(Arc<Mutex<KnownBorrowers>>);
+
+#[derive(Debug, Default)]
+struct KnownBorrowers {
+    windows: Vec<Weak<ConnectionWindows>>,
+    looked_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -71,9 +84,9 @@ impl ConnectionWindows {
         budgets: ConnectionMemoryBudgets,
         max_receive_bytes: u32,
         max_send_bytes: u64,
-    ) -> Self {
+    ) -> Arc<Self> {
         let receive = Window::new(budgets.receive, max_receive_bytes.into());
-        Self {
+        let windows = Arc::new(Self {
             connection,
             receive,
             send: Window::new(budgets.send, max_send_bytes),
@@ -81,12 +94,17 @@ impl ConnectionWindows {
             follow_at_bytes: AtomicU64::new(0),
             lost_packets: AtomicU64::new(0),
             lossy_until_bytes: AtomicU64::new(0),
-        }
+            borrowers: budgets.borrowers,
+            written_at: Instant::now().into(),
+        });
+        windows.borrowers.add(&windows);
+        windows
     }
 
     /// Lets them grow beyond what a guest has, from `receive_bytes` on: of a peer that we have chosen it is more.
     pub(crate) fn open(&self, receive_bytes: u64) {
         self.set_receive(self.receive.open(receive_bytes));
+        self.borrowers.take_back_idle();
         self.max_send_bytes.store(self.send.open(OPENED_SEND_WINDOW_BYTES), Ordering::Relaxed);
         self.follow_path();
     }
@@ -115,6 +133,9 @@ impl ConnectionWindows {
 
     /// So much has been taken to be sent.
     pub(crate) fn wrote(&self, len_bytes: usize) {
+        if self.send.is_short() {
+            self.borrowers.take_back_idle();
+        }
         if let Some(window_bytes) = self.send.moved(len_bytes, WindowAutotune::on_written) {
             self.max_send_bytes.store(window_bytes, Ordering::Relaxed);
             self.follow_path();
@@ -139,10 +160,48 @@ impl ConnectionWindows {
         let window_bytes = window_bytes.max(MIN_SEND_WINDOW_BYTES);
         self.connection.set_send_window(window_bytes.min(self.max_send_bytes.load(Ordering::Relaxed)));
         self.follow_at_bytes.store(moved_bytes + path.cwnd / 4, Ordering::Relaxed);
+        *lock(&self.written_at) = Instant::now();
+    }
+
+    /// Gives back what was lent to send with, if nothing was written for a while and all that was has arrived. It is lent
+    /// again as soon as there is something to send.
+    fn give_back_if_idle(&self) {
+        let is_idle = || {
+            lock(&self.written_at).elapsed() >= IDLE_AFTER
+                && close::acknowledged(&self.connection).in_flight_bytes < FIRST_WINDOW_BYTES.into()
+        };
+        if self.send.holds_more() && is_idle() {
+            self.max_send_bytes.store(self.send.shrink(), Ordering::Relaxed);
+            self.connection.set_send_window(FIRST_WINDOW_BYTES.into());
+        }
     }
 
     fn set_receive(&self, window_bytes: u64) {
         self.connection.set_receive_window(u32::try_from(window_bytes).unwrap_or(u32::MAX).into());
+    }
+}
+
+impl Borrowers {
+    fn add(&self, windows: &Arc<ConnectionWindows>) {
+        let mut known = lock(&self.0);
+        known.windows.retain(|windows| windows.strong_count() > 0);
+        known.windows.push(Arc::downgrade(windows));
+    }
+
+    /// Takes back the send windows of all that are idle, now and then.
+    fn take_back_idle(&self) {
+        let now = Instant::now();
+        let windows: Vec<_> = {
+            let mut known = lock(&self.0);
+            if known.looked_at.is_some_and(|looked_at| now - looked_at < IDLE_AFTER) {
+                return;
+            }
+            known.looked_at = Some(now);
+            known.windows.iter().filter_map(Weak::upgrade).collect()
+        };
+        for windows in windows {
+            windows.give_back_if_idle();
+        }
     }
 }
 
@@ -159,15 +218,34 @@ impl Window {
     }
 
     fn reserved(&self) -> MutexGuard<'_, u64> {
-        // Each change is one step.
-        self.reserved_bytes.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.reserved_bytes)
     }
 
     /// What it is from now on: `wanted_bytes` if that can be lent, or its full size if there is nothing to be shared.
     fn open(&self, wanted_bytes: u64) -> u64 {
         let Some(autotune) = &self.autotune else { return self.max_bytes };
-        let mut autotune = autotune.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut autotune = lock(autotune);
         autotune.borrow_unmoved(wanted_bytes);
+        self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
+        autotune.window_bytes
+    }
+
+    /// Whether it is to be looked at, and could then not grow as it should.
+    fn is_short(&self) -> bool {
+        self.moved_bytes.load(Ordering::Relaxed) >= self.look_at_bytes.load(Ordering::Relaxed)
+            && self.autotune.as_ref().is_some_and(|autotune| lock(autotune).is_short())
+    }
+
+    /// Whether it has been lent anything.
+    fn holds_more(&self) -> bool {
+        self.autotune.as_ref().is_some_and(|autotune| lock(autotune).lent_bytes() > 0)
+    }
+
+    /// Gives back what was lent; what it is then.
+    fn shrink(&self) -> u64 {
+        let Some(autotune) = &self.autotune else { return self.max_bytes };
+        let mut autotune = lock(autotune);
+        autotune.shrink(self.moved_bytes.load(Ordering::Relaxed));
         self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
         autotune.window_bytes
     }
@@ -182,7 +260,7 @@ impl Window {
         if moved_bytes < self.look_at_bytes.load(Ordering::Relaxed) {
             return None;
         }
-        let mut autotune = self.autotune.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut autotune = lock(self.autotune.as_ref()?);
         let grown = grow(&mut autotune, moved_bytes);
         self.look_at_bytes.store(autotune.look_at_bytes, Ordering::Relaxed);
         grown
@@ -266,6 +344,20 @@ impl WindowAutotune {
         (self.window_bytes != before_bytes).then_some(self.window_bytes)
     }
 
+    /// Whether less is left than it would take.
+    fn is_short(&self) -> bool {
+        let left_bytes = self.budget.total_bytes() - self.budget.used_bytes();
+        let wanted_bytes = (4 * self.window_bytes).min(self.max_bytes);
+        MemoryPool::fair_share(self.lent_bytes(), left_bytes) < wanted_bytes - self.window_bytes
+    }
+
+    /// Back to what everyone has, after `moved_bytes`.
+    fn shrink(&mut self, moved_bytes: u64) {
+        self.budget.give_back(self.lent_bytes());
+        self.window_bytes = FIRST_WINDOW_BYTES.into();
+        self.look_at_bytes = moved_bytes + self.window_bytes / 2;
+    }
+
     fn lent_bytes(&self) -> u64 {
         self.window_bytes - u64::from(FIRST_WINDOW_BYTES)
     }
@@ -276,6 +368,14 @@ impl Drop for WindowAutotune {
         self.budget.give_back(self.lent_bytes());
     }
 }
+
+/// Each change is one step.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// 1 s: longer than an acknowledgement takes, and than a transfer pauses between two files.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
 
 /// 1.25 MiB: of a peer that this side has dialled. It holds what may come unasked (SPEC 4.24), and no flight of the first
 /// three is longer.

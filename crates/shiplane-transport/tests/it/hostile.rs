@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use shiplane_transport::{ConnectError, TransportConfig, internals::LaneThreads};
+use shiplane_transport::{ConnectError, PeerConnection, TransportConfig, internals::LaneThreads};
 use shiplane_wire::Code;
 use tokio::{net::UdpSocket, task::JoinSet};
 
@@ -179,6 +179,42 @@ async fn a_connection_that_is_not_read_holds_little_where_there_is_one_credit_fo
         accepted_bytes += written.unwrap();
     }
     assert!(accepted_bytes <= 64 << 10, "{accepted_bytes} bytes were let in unread");
+}
+
+#[tokio::test]
+async fn connections_that_are_idle_give_their_send_windows_to_one_that_is_not() {
+    let bob = transport(TransportConfig::default().send_budget_bytes(Some(24 << 20)));
+    let lent_bytes = || bob.window_memory()[1].unwrap().0;
+    let alices: Vec<_> = (0..4).map(|_| transport(TransportConfig::default())).collect();
+    let mut connections = Vec::new();
+    for alice in &alices {
+        let connected = async { tokio::join!(alice.connect_to(addr_of(&bob)), bob.accept()) };
+        let (to_bob, accepted) = soon(connected).await;
+        connections.push((to_bob.unwrap(), accepted.unwrap().1));
+    }
+    let source = crate::harness::memory(&crate::harness::noise(1, 8 << 20));
+    let take = async |(to_bob, to_alice): &(Arc<PeerConnection>, Arc<PeerConnection>)| {
+        let (sent, received) =
+            soon(async { tokio::join!(to_alice.send_chunk_verified(&source), to_bob.recv_chunk_verified()) })
+                .await;
+        assert_eq!(sent.unwrap(), 8 << 20);
+        assert_eq!(received.unwrap().unwrap().len(), 8 << 20);
+    };
+    for connection in &connections {
+        // More than a window, which is what counts as arrived.
+        for _ in 0..4 {
+            take(connection).await;
+        }
+    }
+    assert!(lent_bytes() > 20 << 20, "each has as much as the others leave: {}", lent_bytes());
+    soon(async {
+        while lent_bytes() > 16 << 20 {
+            take(&connections[3]).await;
+        }
+    })
+    .await;
+    // Those that gave theirs back get them again.
+    take(&connections[0]).await;
 }
 
 #[tokio::test]

@@ -13,8 +13,8 @@ pub(super) struct Scenario {
     pub(super) lies: Vec<Lie>,
     /// How many peers, and how many if there is no time.
     pub(super) counts: [u64; 2],
-    /// Whether an honest peer beside it must keep its speed. What only takes processor time, of which the machine
-    /// has two cores for both sides, is measured and not judged.
+    /// Whether an honest peer beside it must keep its speed. What only takes processor time, as lists without end do, of
+    /// which the machine has two cores for both sides, is measured and not judged.
     pub(super) keeps_speed: bool,
     /// What the server may hold.
     pub(super) cap_bytes: u64,
@@ -33,7 +33,14 @@ impl Scenario {
         let patience = if lies.contains(&Lie::LongFiles) { PATIENCE_FOR_LISTS } else { PATIENCE };
         let is_endless = CASES.iter().any(|case| lies == [case.lie] && case.ends == Ends::WhenInterrupted);
         let ends_within = (!is_endless).then_some(patience);
-        Self { lies, cap_bytes: HOSTILE_CAP_BYTES, ends_within, ..Self::new(Kind::LyingPushers, [56, 56]) }
+        let keeps_speed = lies.len() == 1 && !LISTS.contains(&lies[0]);
+        Self {
+            lies,
+            keeps_speed,
+            cap_bytes: HOSTILE_CAP_BYTES,
+            ends_within,
+            ..Self::new(Kind::LyingPushers, [56, 56])
+        }
     }
 
     pub(super) fn name(&self) -> String {
@@ -68,7 +75,7 @@ pub(super) fn others() -> Vec<Scenario> {
         new(Kind::Chunks, [10_000, 500]),
         Scenario { keeps_speed: true, ..new(Kind::Readers, [500, 50]) },
         Scenario { keeps_speed: true, ..pushers(Lie::Stall, [200, 20]) },
-        pushers(Lie::Trickle, [64, 8]),
+        Scenario { keeps_speed: true, ..pushers(Lie::Trickle, [64, 8]) },
         new(Kind::GapBytes, [32, 4]),
         new(Kind::GapPackets, [32, 4]),
         new(Kind::Spoofed, [10_000, 1000]),
@@ -76,6 +83,16 @@ pub(super) fn others() -> Vec<Scenario> {
         new(Kind::Garbage, [200_000, 20_000]),
     ]
 }
+
+/// They keep the server busy for as long as it lists.
+const LISTS: [Lie; 6] = [
+    Lie::LongDirectories,
+    Lie::LongFiles,
+    Lie::EndlessFiles,
+    Lie::EndlessSkipped,
+    Lie::LongLinks,
+    Lie::EndlessLinks,
+];
 
 /// 64 MiB, what a side may hold; and more with as many pushes as are taken, each of which lists.
 pub(crate) const CAP_BYTES: u64 = 64 << 20;

@@ -48,10 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     wanted.retain(|scenario| is_hostile || is_wanted(&scenario.name()));
     wanted.extend(scenarios::others().into_iter().filter(|scenario| is_wanted(&scenario.name())));
     let names = scenarios::others().iter().map(Scenario::name).collect::<Vec<_>>().join(", ");
-    ensure!(
-        !wanted.is_empty(),
-        "there is no such scenario; there are {HOSTILE}, the lies of pushers, {names}"
-    );
+    ensure!(!wanted.is_empty(), "there is no such scenario; there are {HOSTILE}, their lies, {names}");
     let fixture = Fixture::set(args)?;
     let reports: Result<Vec<Report>> = std::thread::scope(|scope| {
         let clients = is_hostile.then(|| scope.spawn(|| clients::run(&fixture)));
@@ -178,7 +175,7 @@ impl Fixture {
     fn set(args: &Args) -> Result<Self> {
         let shiplane = Shiplane::built(args.shiplane.as_deref())?.within(ADDRESS_SPACE_BYTES);
         let scratch = Scratch::in_memory("shiplane-load-")?;
-        let bytes = if args.short { SHORT_FILE_BYTES } else { FILE_BYTES };
+        let bytes = FILE_BYTES[usize::from(args.short)];
         scratch.expect_room(3 * bytes + ROOM_FOR_PUSHES_BYTES)?;
         let file = scratch.path().join("large");
         dataset::large_file(&file, bytes)?;
@@ -217,11 +214,10 @@ impl Fixture {
     fn watch(&self, scenario: &Scenario, server: &Server) -> Result<Seen> {
         let alone = self.get(server)?;
         let before = ProcessStats::of(server.running().pid())?;
-        let [count, short_count] = scenario.counts;
-        let count = if self.short { short_count } else { count };
+        let count = scenario.counts[usize::from(self.short)];
         let mut command = command_to(scenario.kind, count, server, &self.keys)?;
         command.args(scenario.lies.iter().flat_map(|lie| ["--lie".to_owned(), name_of(*lie)]));
-        command.args(["--entries", if self.short { SHORT_ENTRIES } else { ENTRIES }]);
+        command.args(["--entries", ENTRIES[usize::from(self.short)]]);
         let mut peers = PeerProcess::start(&mut command)?;
         let beside = self.get(server)?;
         let under_load = ProcessStats::of(server.running().pid())?;
@@ -313,9 +309,8 @@ const HOSTILE: &str = "hostile";
 /// What a victim may map at most. Far more than its memory: each thread has address space set aside.
 const ADDRESS_SPACE_BYTES: u64 = 4 << 30;
 
-/// Of each push that lies about entries.
-const ENTRIES: &str = "4000";
-const SHORT_ENTRIES: &str = "1000";
+/// Of each push that lies about entries; and if there is no time.
+const ENTRIES: [&str; 2] = ["4000", "1000"];
 
 /// Four fifths of what it has alone.
 const MUST_SPEED: f64 = 0.8;
@@ -326,8 +321,7 @@ const DESCRIPTOR_SLACK: u64 = 2;
 /// With at most 16 connections each, more than the thousand that come.
 const KEYS: usize = 80;
 
-const FILE_BYTES: u64 = 256 << 20;
-const SHORT_FILE_BYTES: u64 = 32 << 20;
+const FILE_BYTES: [u64; 2] = [256 << 20, 32 << 20];
 
 /// What unfinished pushes set aside.
 const ROOM_FOR_PUSHES_BYTES: u64 = 1 << 30;

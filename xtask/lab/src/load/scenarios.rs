@@ -31,16 +31,14 @@ impl Scenario {
     /// As many pushes that lie as a server takes.
     fn hostile(lies: Vec<Lie>) -> Self {
         let patience = if lies.contains(&Lie::LongFiles) { PATIENCE_FOR_LISTS } else { PATIENCE };
-        let is_endless = CASES.iter().any(|case| lies == [case.lie] && case.ends == Ends::WhenInterrupted);
-        let ends_within = (!is_endless).then_some(patience);
-        let keeps_speed = lies.len() == 1 && !LISTS.contains(&lies[0]);
-        Self {
-            lies,
-            keeps_speed,
-            cap_bytes: HOSTILE_CAP_BYTES,
-            ends_within,
-            ..Self::new(Kind::LyingPushers, [56, 56])
-        }
+        let case = CASES.iter().find(|case| lies == [case.lie]);
+        let ends_within = case.is_none_or(|case| case.ends != Ends::WhenInterrupted).then_some(patience);
+        // Lists keep the server busy for as long as it takes them.
+        let is_list =
+            |ends| patience == PATIENCE_FOR_LISTS || matches!(ends, Ends::With(0) | Ends::WhenInterrupted);
+        let keeps_speed = case.is_some_and(|case| !is_list(case.ends));
+        let new = Self::new(Kind::LyingPushers, [56, 56]);
+        Self { lies, keeps_speed, cap_bytes: HOSTILE_CAP_BYTES, ends_within, ..new }
     }
 
     pub(super) fn name(&self) -> String {
@@ -83,16 +81,6 @@ pub(super) fn others() -> Vec<Scenario> {
         new(Kind::Garbage, [200_000, 20_000]),
     ]
 }
-
-/// They keep the server busy for as long as it lists.
-const LISTS: [Lie; 6] = [
-    Lie::LongDirectories,
-    Lie::LongFiles,
-    Lie::EndlessFiles,
-    Lie::EndlessSkipped,
-    Lie::LongLinks,
-    Lie::EndlessLinks,
-];
 
 /// 64 MiB, what a side may hold; and more with as many pushes as are taken, each of which lists.
 pub(crate) const CAP_BYTES: u64 = 64 << 20;

@@ -18,12 +18,15 @@ use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 use shiplane_wire::Code;
 
-use crate::stream::varint;
-
 /// Closes `connection` at once; unacknowledged data is lost.
 pub(crate) fn close(connection: &quinn::Connection, code: Code) {
     give_way(connection);
     connection.close(varint(code), b"");
+}
+
+/// A code as QUIC carries it.
+pub(crate) fn varint(code: Code) -> quinn::VarInt {
+    quinn::VarInt::try_from(code.as_u64()).unwrap_or(quinn::VarInt::MAX)
 }
 
 /// Lets a close leave that is about to come, as by closing a whole endpoint.

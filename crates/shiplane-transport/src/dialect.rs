@@ -27,7 +27,7 @@ use crate::{
     quic,
     sink::{ChunkSink, FileSink, MemorySink},
     source::ChunkRead,
-    stream::{BiStream, InUse, varint},
+    stream::{BiStream, InUse},
     tls::TlsError,
 };
 
@@ -113,7 +113,7 @@ impl BareEndpoint {
     /// Closes everything at once, in order; what is under way fails. Idempotent.
     pub fn close(&self) {
         self.endpoint.set_server_config(None);
-        self.endpoint.close(varint(Code::NoError), b"");
+        self.endpoint.close(close::varint(Code::NoError), b"");
     }
 
     /// As [`close`](Self::close), and waits up to a second for the close to reach the peers. Cancel-safe: it is closed at the

@@ -30,7 +30,6 @@ use crate::{
     memory::MemoryPool,
     pool::{DialKey, DialResult, Pool},
     quic::{self, Path},
-    stream::varint,
     tls::{self, HandshakeFault},
     trust::{Admission, Trust},
     window::{Borrowers, ConnectionMemoryBudgets, ConnectionWindows, DIALLED_RECEIVE_WINDOW_BYTES},
@@ -484,7 +483,7 @@ impl Inner {
     fn close(&self) {
         self.endpoint.set_server_config(None);
         self.pool.give_way();
-        self.endpoint.close(varint(Code::NoError), b"");
+        self.endpoint.close(close::varint(Code::NoError), b"");
     }
 }
 

@@ -15,7 +15,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::in_use::InUse;
 use self::write_scheduler::{QueuedWriter, SHORT_BYTES};
-use crate::{error::StreamError, meter::ProgressMeter, until::until, window::ConnectionWindows};
+use crate::{
+    close::varint, error::StreamError, meter::ProgressMeter, until::until, window::ConnectionWindows,
+};
 
 /// Both halves of a stream. Take them apart to use them in different tasks.
 #[derive(Debug)]
@@ -399,9 +401,4 @@ impl Drop for RecvHalf {
 /// What `work` gives, unless it takes longer than `timeout`.
 async fn within<F: Future>(timeout: Duration, work: F) -> Result<F::Output, StreamError> {
     until(|| Instant::now() + timeout, work).await.ok_or(StreamError::TimedOut { timeout })
-}
-
-/// A code as QUIC carries it.
-pub(crate) fn varint(code: Code) -> quinn::VarInt {
-    quinn::VarInt::try_from(code.as_u64()).unwrap_or(quinn::VarInt::MAX)
 }

@@ -1,8 +1,7 @@
 //! Imports go one way inside a crate, as they do between crates: no two of its files name each other's items, be it by
 //! way of others. What a file only passes on, with a `pub use`, it does not name.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 use proc_macro2::{TokenStream, TokenTree};
@@ -23,8 +22,7 @@ pub(super) fn check<'a>(root: &Path, crates: impl Iterator<Item = &'a str>) -> R
         let name_of = |at: &usize| format!("`{}`", krate.modules[*at].path.join("::"));
         violations.extend(circle.iter().map(|own| {
             let used: Vec<_> = uses[*own].intersection(&circle).map(name_of).collect();
-            let what =
-                format!("{} is in a circle with {}: let imports go one way", name_of(own), used.join(", "));
+            let what = format!("{} is in a circle of imports with {}", name_of(own), used.join(", "));
             Violation { path: format!("crates/{name}/src").into(), line: 0, what }
         }));
     }

@@ -95,10 +95,13 @@ impl Asking {
         let name = number.to_string();
         let request = raw(number, b"", RawShape::File { name: name.clone().into() });
         let mut claim = rpc.connection().claim(TransferId::from_bytes(request.transfer)).unwrap();
-        assert!(matches!(open(&rpc, &request).await.unwrap(), RawOpened::Ready { .. }));
+        let RawOpened::Ready { invites, .. } = open(&rpc, &request).await.unwrap() else { panic!("refused") };
         let mut records = claim.records().await.unwrap();
         let end = ProviderRecord::End { entries: 1, total_bytes: CHUNK * CHUNKS };
-        for record in [file(&name, CHUNK * CHUNKS), ProviderRecord::OffersEnd, end] {
+        let entry = file(&name, CHUNK * CHUNKS);
+        // Not every one of a crowd is invited.
+        let offers_end = invites.then_some(ProviderRecord::OffersEnd);
+        for record in [entry].into_iter().chain(offers_end).chain([end]) {
             records.send.write(encode(&record)).await.unwrap();
         }
         let wanted = wants(&mut records).await;

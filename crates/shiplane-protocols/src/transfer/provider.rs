@@ -35,7 +35,7 @@ use self::{
     offering::Offering,
     presence::Presence,
     provided::Done,
-    sending::{Arrival, ChunkFailure, Counted, Delivered, Outlet},
+    sending::{Arrival, ChunkFailure, Delivered, Outlet},
     shrinking::Shrinking,
     signatures::{SignatureJobs, SignatureStep},
     written::Unanswered,
@@ -80,7 +80,7 @@ pub(crate) async fn provide(
         scanned_entries,
         watch,
         load,
-        counted: Counted::default(),
+        counted_bytes: 0,
         bytes_per_second: options.bytes_per_second(),
         listed: VecDeque::new(),
         entries: Entries::default(),
@@ -146,7 +146,8 @@ struct Provider {
     scanned_entries: Arc<AtomicU64>,
     watch: ProgressWatch,
     load: LoadMeter,
-    counted: Counted,
+    /// What had moved when the watch was last told.
+    counted_bytes: u64,
     bytes_per_second: Option<NonZeroU64>,
     /// Scanned, and not sent yet.
     listed: VecDeque<Scanned>,
@@ -265,8 +266,9 @@ impl Provider {
 
     /// Counts what has moved since the last time: what was queued, and what has arrived.
     fn count(&mut self) {
-        let moved_bytes = self.outlet.moved(&mut self.counted);
-        self.watch.moved(moved_bytes, Instant::now());
+        let moved_bytes = self.outlet.moved(&mut self.arrival, self.records.content_bytes());
+        let before = std::mem::replace(&mut self.counted_bytes, moved_bytes);
+        self.watch.moved(moved_bytes - before, Instant::now());
     }
 
     fn is_finished(&self) -> bool {
@@ -461,6 +463,8 @@ impl Provider {
         match (index, outcome) {
             (index, Ok(chunk)) => {
                 self.quota.moved();
+                // Acknowledgements of other traffic may have been taken for those of the chunk.
+                self.watch.moved(chunk.wire_bytes, Instant::now());
                 self.sent_bytes += chunk.content_bytes;
                 self.report_moved();
                 (self.events)(TransferEvent::Kept { len_bytes: chunk.content_bytes });

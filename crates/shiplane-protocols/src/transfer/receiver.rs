@@ -219,7 +219,7 @@ impl Receiver {
                 }
                 _ = shown.tick() => self.show()?,
                 _ = alive.tick() => {
-                    self.records.push(&ReceiverRecord::Alive)?;
+                    self.records.push_sign(&ReceiverRecord::Alive)?;
                     if self.progress.is_stalled(self.turn()) {
                         return Err(TransferError::Silent { timeout: self.timeout });
                     }
@@ -287,7 +287,7 @@ impl Receiver {
                 finished = &mut finished => break finished.map_err(|_| TransferError::Abandoned)??,
                 _ = alive.tick() => {
                     self.leave_out()?;
-                    self.records.push(&ReceiverRecord::Alive)?;
+                    self.records.push_sign(&ReceiverRecord::Alive)?;
                     // The provider may be done with us already.
                     let _ = self.records.write_now();
                 }

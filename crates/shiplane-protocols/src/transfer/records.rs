@@ -16,16 +16,26 @@ pub(super) struct RecordSender {
     pending: BytesMut,
     /// Taken from `pending`, and not written yet.
     writing: Bytes,
+    /// Of what was queued: all but signs of life.
+    content_bytes: u64,
     timeout: Duration,
 }
 
 impl RecordSender {
     pub(super) fn new(stream: SendHalf, timeout: Duration) -> Self {
-        Self { stream, pending: BytesMut::new(), writing: Bytes::new(), timeout }
+        Self { stream, pending: BytesMut::new(), writing: Bytes::new(), content_bytes: 0, timeout }
     }
 
     /// Queues a record; [`write_now`](Self::write_now) and [`write_on`](Self::write_on) send it.
     pub(super) fn push(&mut self, record: &impl Record) -> Result<(), TransferError> {
+        let before = self.pending.len();
+        record.append_to(&mut self.pending)?;
+        self.content_bytes += (self.pending.len() - before) as u64;
+        Ok(())
+    }
+
+    /// Queues a sign of life, which is sent again and again and so is no progress.
+    pub(super) fn push_sign(&mut self, record: &impl Record) -> Result<(), TransferError> {
         Ok(record.append_to(&mut self.pending)?)
     }
 
@@ -37,6 +47,11 @@ impl RecordSender {
     /// How much waits to be written, as the peer reads slowly.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.pending.len() + self.writing.len()
+    }
+
+    /// How much was queued without signs of life.
+    pub(super) fn content_bytes(&self) -> u64 {
+        self.content_bytes
     }
 
     /// Writes what there is room for at once.

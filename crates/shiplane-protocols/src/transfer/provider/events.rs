@@ -34,7 +34,7 @@ impl Provider {
         if awaited != Awaited::Chunks || !self.records.is_written() {
             return Ok(());
         }
-        self.records.push(&ProviderRecord::Load(load))
+        self.records.push_sign(&ProviderRecord::Load(load))
     }
 
     pub(super) fn say_alive(&mut self) -> Result<(), TransferError> {
@@ -44,11 +44,12 @@ impl Provider {
         }
         let scanned_entries = self.scanned_entries.load(Ordering::Relaxed);
         let bytes_per_second = self.bytes_per_second.map_or(0, NonZeroU64::get);
-        self.records.push(&ProviderRecord::Alive { scanned_entries, bytes_per_second })
+        self.records.push_sign(&ProviderRecord::Alive { scanned_entries, bytes_per_second })
     }
 
     pub(super) fn report_moved(&mut self) {
-        let moved_bytes = self.outlet.arrived_content(&mut self.arrival).max(self.sent_bytes);
+        let records = self.records.content_bytes();
+        let moved_bytes = self.outlet.arrived_content(&mut self.arrival, records).max(self.sent_bytes);
         let len_bytes = moved_bytes.saturating_sub(self.reported_bytes);
         if len_bytes > 0 {
             self.reported_bytes = moved_bytes;

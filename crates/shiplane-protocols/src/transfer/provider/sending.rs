@@ -52,18 +52,21 @@ pub(super) struct Outlet {
     compressed: Account,
 }
 
-/// What has moved when it was looked at last.
-#[derive(Debug, Default)]
-pub(super) struct Counted {
-    queued: u64,
-    arrived: u64,
-}
-
-/// How much the receiver has acknowledged since a transfer began, and what the connection counted last.
+/// How much of what a transfer has sent is acknowledged. quinn counts that for the whole connection alone, so what else
+/// it carries may count, but never more than the transfer has sent.
 #[derive(Debug)]
 pub(super) struct Arrival {
     bytes: u64,
+    /// What the connection counted last.
     acknowledged: u64,
+}
+
+impl Arrival {
+    /// By now the connection counts `acknowledged`, and the transfer has sent `sent` bytes in all.
+    fn update(&mut self, acknowledged: u64, sent: u64) {
+        let more = acknowledged.saturating_sub(std::mem::replace(&mut self.acknowledged, acknowledged));
+        self.bytes = (self.bytes + more).min(sent).max(self.bytes);
+    }
 }
 
 /// How much of the chunks that were begun has not been handed to the connection. A handle: clones share it.
@@ -180,22 +183,20 @@ impl Outlet {
         self.unsent.is_less.notified().await;
     }
 
-    /// What has been queued for the receiver, and has arrived there, since it was counted last.
-    pub(super) fn moved(&self, counted: &mut Counted) -> u64 {
+    /// How much of the chunks was queued for the receiver, plus how much of that and of `records` bytes has arrived.
+    pub(super) fn moved(&self, arrival: &mut Arrival, records: u64) -> u64 {
         let queued = self.meter.moved_bytes();
-        let arrived = self.connection.acknowledged_bytes();
-        let before = std::mem::replace(counted, Counted { queued, arrived });
-        queued.saturating_sub(before.queued) + arrived.saturating_sub(before.arrived)
+        arrival.update(self.connection.acknowledged_bytes(), queued + records);
+        queued + arrival.bytes
     }
 
     /// How much content is at the receiver by now, as far as it can be told from what it has acknowledged of all that was
-    /// sent.
-    pub(super) fn arrived_content(&self, arrival: &mut Arrival) -> u64 {
-        let acknowledged = self.connection.acknowledged_bytes();
-        arrival.bytes += acknowledged.saturating_sub(arrival.acknowledged);
-        arrival.acknowledged = acknowledged;
-        let (content, queued) = (self.queued_content.load(Ordering::Relaxed), self.meter.moved_bytes());
-        let part = u128::from(content) * u128::from(arrival.bytes.min(queued)) / u128::from(queued.max(1));
+    /// sent, `records` bytes of records among it.
+    pub(super) fn arrived_content(&self, arrival: &mut Arrival, records: u64) -> u64 {
+        let content = self.queued_content();
+        let queued = self.moved(arrival, records) - arrival.bytes;
+        let arrived = arrival.bytes.saturating_sub(records).min(queued);
+        let part = u128::from(content) * u128::from(arrived) / u128::from(queued.max(1));
         u64::try_from(part).unwrap_or(u64::MAX)
     }
 
@@ -363,3 +364,25 @@ fn unread(failed: &FailedSpan, error: LaneError) -> ChunkFailure {
 
 /// Each works in some 3 MiB; more than four keep any path busy.
 const MAX_COMPRESSORS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::Arrival;
+
+    #[test]
+    fn acknowledgements_of_other_traffic_count_no_more_than_the_transfer_has_sent() {
+        let mut arrival = Arrival { bytes: 0, acknowledged: 5000 };
+        arrival.update(9000, 0);
+        assert_eq!(arrival.bytes, 0, "nothing was sent");
+        arrival.update(9000, 1000);
+        assert_eq!(arrival.bytes, 0, "what was acknowledged before was something else");
+        arrival.update(9600, 1000);
+        assert_eq!(arrival.bytes, 600);
+        arrival.update(90_000, 1000);
+        assert_eq!(arrival.bytes, 1000);
+        // The connection has got another path.
+        arrival.update(100, 2000);
+        arrival.update(400, 2000);
+        assert_eq!(arrival.bytes, 1300);
+    }
+}

@@ -28,7 +28,7 @@ impl Receiver {
         if awaited != Some(Awaited::Chunks) || !self.records.is_written() {
             return Ok(());
         }
-        self.records.push(&ReceiverRecord::Load(load))
+        self.records.push_sign(&ReceiverRecord::Load(load))
     }
 
     /// `None` once everything has arrived.

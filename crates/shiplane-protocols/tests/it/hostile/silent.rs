@@ -4,14 +4,19 @@ use std::fs;
 
 use bytes::Bytes;
 use shiplane_protocols::internals::transfer::TransferError;
-use shiplane_transport::{StreamError, internals::BiStream};
+use shiplane_rpc::CallError;
+use shiplane_transport::{
+    StreamError,
+    internals::{BiStream, RecvHalf},
+};
 use shiplane_wire::{Code, ProviderRecord, ReceiverRecord, TaggedChunk, TransferId};
 use tokio::time::{Interval, interval};
 
 use super::{
-    IMPATIENT, PATIENT, TransferShape, encode, file,
+    FETCH_OPEN, IMPATIENT, PATIENT, TransferShape, encode, file,
     liar::{Fixture, end, fetch_within, script, transfer_error},
-    receiver::{TRANSFER, all_of_it, begun_by, manifest_of},
+    receiver::{Begun, TRANSFER, all_of_it, begun_by, manifest_of},
+    unread::encoded,
 };
 use crate::{
     harness::{World, options, quick},
@@ -161,20 +166,56 @@ async fn a_pusher_that_promises_chunks_and_only_lives_is_given_up() {
 
 #[tokio::test]
 async fn a_receiver_that_wants_nothing_and_is_silent_is_given_up() {
+    let mut begun = begun_impatiently().await;
+    assert_eq!(tokio::time::timeout(PATIENT, reset_of(&mut begun.records.recv)).await, Ok(Code::Timeout));
+}
+
+#[tokio::test]
+async fn a_receiver_that_wants_nothing_is_given_up_whatever_else_its_connection_carries() {
+    let Begun { world: _world, rpc, claim: _claim, records } = begun_impatiently().await;
+    let BiStream { mut send, mut recv } = records;
+    let lives = async {
+        let mut often = often();
+        while send.write(encoded(&[ReceiverRecord::Alive])).await.is_ok() {
+            often.tick().await;
+        }
+        std::future::pending::<()>().await
+    };
+    let calls = async {
+        loop {
+            // The answer, that this transfer is under way, is all that the server sends.
+            let taken = rpc.call_typed(FETCH_OPEN, &all_of_it(TRANSFER), PATIENT).await;
+            assert!(matches!(taken, Err(CallError::Fault(_)) | Ok(_)), "{taken:?}");
+        }
+    };
+    let given_up = async {
+        tokio::select! {
+            code = reset_of(&mut recv) => code,
+            () = lives => unreachable!("it lives on"),
+            () = calls => unreachable!("it calls on"),
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENT, given_up).await, Ok(Code::Timeout));
+}
+
+/// A fetch by hand of a file of five bytes, of which the manifest was read.
+async fn begun_impatiently() -> Begun {
     let config = quick().progress_timeout(IMPATIENT);
     let world =
         World::with_config(config, options(), |source| fs::write(source.join("x"), b"hello").unwrap());
     let rpc = world.admitted().await;
     let mut begun = begun_by(world, rpc, all_of_it(TRANSFER)).await;
     manifest_of(&mut begun.records).await;
-    let given_up = async {
-        loop {
-            match begun.records.recv.read().await {
-                Ok(Some(_)) => {}
-                Err(StreamError::Reset(code)) => break code,
-                other => panic!("the server goes on: {other:?}"),
-            }
+    begun
+}
+
+/// The code with which the server resets its records.
+async fn reset_of(recv: &mut RecvHalf) -> Code {
+    loop {
+        match recv.read().await {
+            Ok(Some(_)) => {}
+            Err(StreamError::Reset(code)) => return code,
+            other => panic!("the server goes on: {other:?}"),
         }
-    };
-    assert_eq!(tokio::time::timeout(PATIENT, given_up).await, Ok(Code::Timeout));
+    }
 }

@@ -158,7 +158,7 @@ async fn is_given_up(send: &mut SendHalf) -> bool {
     tokio::time::timeout(LIMIT, lives).await.is_ok()
 }
 
-fn encoded(records: &[ReceiverRecord]) -> Bytes {
+pub(super) fn encoded(records: &[ReceiverRecord]) -> Bytes {
     let mut out = BytesMut::new();
     records.iter().for_each(|record| record.encode(&mut out).unwrap());
     out.freeze()

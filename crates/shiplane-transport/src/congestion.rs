@@ -15,12 +15,15 @@
 //! - *Compete*: a queue that stands although we have drained ours is somebody else's, and a flow that yields to it
 //!   starves. Then we grow and back off as RFC 9438 (CUBIC) does, except for the losses that the path has anyhow
 //!   (Copa's switch of modes, Arun and Balakrishnan 2018), and hold a least share: 0.15 of path and queue,
-//!   or three eighths where others let the queue overflow all the time and so yield to nothing.
+//!   or three eighths where others let the queue overflow all the time and so yield to nothing. With less than a third of
+//!   the path, a loss to which nobody else yields is taken back.
 //! - *ProbeRtt* drains for two rounds now and then, to see the path's base RTT anew (draft-ietf-ccwg-bbr section 5.3.4)
 //!   and to leave *compete* once the others have gone. Two flows of ours that compete with each other see an empty queue
 //!   only if both drain; so a flow that sees the queue fall without having yielded drains too, and the first waits a round
 //!   for it. A TCP that has just halved its queue looks as if it had gone; so cruising remembers the window that we
-//!   competed with, and goes back to competing early, unless the queue falls while we yield: then the other is ours.
+//!   competed with until we have the path alone, and goes back to competing with it early: when our share falls below
+//!   two fifths, or the queue does not fall while we yield. A base RTT that was never seen without the others' queue
+//!   makes that queue look empty, too.
 //!
 //! What the bottleneck carries is measured by *dispersion*: quinn's pacer sends bursts, and a burst comes out of the
 //! bottleneck at its rate, whatever else uses it. Our own rate ÷ that tells whether we are alone.

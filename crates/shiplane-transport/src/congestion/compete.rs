@@ -4,15 +4,19 @@ use std::time::{Duration, Instant};
 
 use super::{
     controller::Controller,
+    cruise::LESSER_SHARE,
     cubic::{BETA, Cubic},
     path::SLACK,
-    phase::{Phase, QueueHistory},
+    phase::{Phase, QueueHistory, Yielded},
 };
 
 impl Controller {
-    /// Takes back half of what was yielded since the window was `before`, and then the rest as after a loss.
+    /// Takes back half of what was yielded since the window was `before`, and then the rest as after a loss. Where we have
+    /// competed before and others took what we left, all of it.
     pub(super) fn begin_competing(&mut self, now: Instant, before: u64) {
-        self.set_window((before + self.window) / 2);
+        let has_competed = matches!(&self.phase, Phase::Cruise { others, .. } if others.competed > 0);
+        let was_taken = has_competed && self.path.share(now).is_some_and(|share| share < LESSER_SHARE);
+        self.set_window(if was_taken { before } else { (before + self.window) / 2 });
         self.probed_at = now;
         let curve = Cubic::new(now, self.window, before, self.path.mtu);
         let rtt = self.path.round.min_rtt.unwrap_or_default();
@@ -38,9 +42,14 @@ impl Controller {
         let falls = self.watch_queue(now, rtt, least);
         let settled = cut_at.max(self.probed_at) + self.path.round.length(now) * SETTLING_ROUNDS < now;
         let persist = self.others_persist;
-        let Phase::Compete { curve, history, free, alone_rounds, seeking } = &mut self.phase else { return };
+        if self.take_back(now, rtt) {
+            return;
+        }
+        let Phase::Compete { curve, history, free, alone_rounds, seeking, .. } = &mut self.phase else {
+            return;
+        };
         if *free >= FREE {
-            self.phase = Phase::cruise(0);
+            self.phase = Phase::cruise(window);
         } else if *alone_rounds >= ALONE_ROUNDS {
             // The queue is our own, or the path has become longer.
             self.begin_probe_rtt(now, None);
@@ -104,11 +113,39 @@ impl Controller {
         }
         self.cut_at = now;
         self.set_window(((before as f64 * BETA) as u64).max(least));
-        let Phase::Compete { curve, .. } = &self.phase else { return };
-        let next = curve.reduced(now, self.window, before, self.path.mtu);
-        if let Phase::Compete { curve, seeking, .. } = &mut self.phase {
-            (*curve, *seeking) = (next, 0.0);
+        let (window, mtu) = (self.window, self.path.mtu);
+        if let Phase::Compete { curve, history, seeking, yielded, .. } = &mut self.phase {
+            *curve = curve.reduced(now, window, before, mtu);
+            *seeking = 0.0;
+            // Not twice in a row, nor while the last one is examined.
+            let is_again = yielded.take().is_some();
+            *yielded = (!is_again).then_some(Yielded { window: before, rtt: history.last, rounds: 0 });
         }
+    }
+
+    /// Takes back what we yielded to a loss, if the others did not yield and we have little. Chance decides whose packets a
+    /// full queue drops; without this, a flow with a small share loses more of it. True if it did.
+    fn take_back(&mut self, now: Instant, rtt: Duration) -> bool {
+        let (window, mtu, base) = (self.window, self.path.mtu, self.path.base_rtt());
+        let (capacity, share) = (self.path.capacity(now), self.path.share(now));
+        let Phase::Compete { curve, yielded, .. } = &mut self.phase else { return false };
+        let Some(last) = yielded else { return false };
+        last.rounds = last.rounds.saturating_add(1);
+        if last.rounds != YIELDED_ROUNDS {
+            return false;
+        }
+        let (before, rtt_before) = (last.window, last.rtt);
+        let kept = yielded.take();
+        let (Some(capacity), Some(share)) = (capacity, share) else { return false };
+        let ours_secs = before.saturating_sub(window) as f64 / capacity;
+        let stays = rtt_before.saturating_sub(rtt).as_secs_f64() < ours_secs * OURS_ALONE;
+        let is_long = rtt > base + SLACK * 2 + base / FALLING_SHARE;
+        if share >= LITTLE_SHARE || !stays || !is_long || before <= window {
+            return false;
+        }
+        (*curve, *yielded) = (Cubic::new(now, before, before, mtu), kept);
+        self.set_window(before);
+        true
     }
 
     /// What we take quickly, and do not give up for others that do not yield. Unless the bottleneck is known, nothing.
@@ -146,6 +183,12 @@ const SETTLING_ROUNDS: u32 = 4;
 /// the others have gone.
 const FREE: u32 = 18;
 const FREE_ROUND: u32 = 3;
+
+/// Below a third of the path we have less than half of a single other flow. Three rounds after we yielded, all others that did
+/// have done so, and a queue that fell by hardly more than what we took out of it has no other cause.
+const LITTLE_SHARE: f64 = 1.0 / 3.0;
+const YIELDED_ROUNDS: u32 = 3;
+const OURS_ALONE: f64 = 1.1;
 
 /// A loss of a half is congestion, whatever its cause. Beside BBR a round may lose a fifth.
 const HEAVY_SHARE: f64 = 0.5;

@@ -48,6 +48,8 @@ pub(super) struct StartupHistory {
     spilled: bool,
     /// Whether the first flight has shown what the bottleneck carries.
     jumped: bool,
+    /// With which window we had competed before it.
+    competed: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -70,6 +72,7 @@ impl Controller {
                 rate_before: 0.0,
                 spilled: false,
                 jumped: false,
+                competed: 0,
             },
             newcomer_rounds: NEWCOMER_ROUNDS,
             others_persist: false,
@@ -307,7 +310,7 @@ impl Controller {
             startup.patience = UNDERUTILIZED_ROUNDS;
         }
         startup.patience = startup.patience.min(MAX_PATIENCE_ROUNDS);
-        self.phase = Phase::cruise(0);
+        self.phase = Phase::cruise(std::mem::take(&mut startup.competed));
         self.cut_at = now;
         self.set_window(((self.filling_bytes() * gain) as u64).min(self.window));
     }
@@ -316,6 +319,9 @@ impl Controller {
     pub(super) fn start_again(&mut self) {
         self.startup.rate_before = self.path.rate();
         self.startup.patience *= 2;
+        if let Phase::Cruise { others, .. } = &self.phase {
+            self.startup.competed = others.competed;
+        }
         self.phase = Phase::startup(true);
     }
 }

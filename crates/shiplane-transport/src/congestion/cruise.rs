@@ -24,7 +24,10 @@ impl Controller {
             self.path.losses.observe(self.path.round.loss_share());
         }
         let alone = self.path.is_ours_alone(now);
-        self.others_persist &= !alone;
+        if alone {
+            self.others_persist = false;
+            self.forget_competing();
+        }
         if self.newcomer_rounds > 0 {
             let fewer = if alone { ALONE_ROUND } else { 1 };
             self.newcomer_rounds = self.newcomer_rounds.saturating_sub(fewer);
@@ -95,10 +98,15 @@ impl Controller {
         // Another flow of ours lets it become shorter while we yield.
         let stays = queue >= others.most_queue / 2;
         let before = others.window.max(others.competed);
+        let starves = is_lesser
+            && queue > SLACK + base / STARVED_QUEUE_SHARE
+            && (window as f64) < others.competed as f64 * REGAINED_SHARE;
+        others.starved_rounds = if starves { others.starved_rounds + 1 } else { 0 };
         let left = window as f64 / if is_lesser { before } else { others.window } as f64;
         let yielded = left < YIELDED_SHARE && queue > SLACK * 2 + base / YIELDED_QUEUE_SHARE
             || left < STARVED_SHARE && queue > SLACK + base / STARVED_QUEUE_SHARE;
-        (others.rounds >= COMPETING_ROUNDS || yielded && stays).then_some(before)
+        let competes = others.rounds >= COMPETING_ROUNDS || others.starved_rounds >= STARVED_ROUNDS;
+        (competes || yielded && stays).then_some(before)
     }
 
     /// Heavy loss without a queue is a policer's, or that of a very short queue, and then sending no more than
@@ -141,6 +149,12 @@ impl Controller {
         } else if self.path.round.started_at >= self.cut_at + self.path.round.length(now) {
             self.path.queue_allowance = (allowance * ALLOWANCE_LEFT).max(MIN_ALLOWANCE);
             self.cut_at = now;
+        }
+    }
+
+    fn forget_competing(&mut self) {
+        if let Phase::Cruise { others, .. } = &mut self.phase {
+            others.competed = 0;
         }
     }
 
@@ -211,9 +225,14 @@ const YIELDED_QUEUE_SHARE: u32 = 8;
 const STARVED_SHARE: f64 = 0.25;
 const STARVED_QUEUE_SHARE: u32 = 16;
 
+/// Sixteen rounds with a queue, with less than two fifths of the path and less than 0.95 of the window that we competed with: the
+/// others have not gone. The queue only looked empty, for example because the base RTT was never seen.
+const REGAINED_SHARE: f64 = 0.95;
+const STARVED_ROUNDS: u32 = 16;
+
 /// With less than two fifths of the path, what we had while we last competed counts as ours. Two of our own flows have
 /// more each.
-const LESSER_SHARE: f64 = 0.4;
+pub(super) const LESSER_SHARE: f64 = 0.4;
 
 /// Within a quarter of what we want, we have drained our own queue, ...
 const DRAINED: f64 = 1.25;

@@ -26,6 +26,8 @@ pub(super) enum Phase {
         alone_rounds: u32,
         /// By how much a newcomer grows each round until the next loss; 0 for others.
         seeking: f64,
+        /// Our last answer to a loss, until it shows whether the others yielded too.
+        yielded: Option<Yielded>,
     },
     /// Drains the queue to see the path's base RTT.
     ProbeRtt { rounds: u32, from: Resume },
@@ -37,7 +39,7 @@ impl Phase {
     }
 
     pub(super) fn compete(curve: Cubic, history: QueueHistory, seeking: f64) -> Self {
-        Self::Compete { curve, history, free: 0, alone_rounds: 0, seeking }
+        Self::Compete { curve, history, free: 0, alone_rounds: 0, seeking, yielded: None }
     }
 
     /// After competing with a window of `competed`, if not 0.
@@ -68,8 +70,10 @@ pub(super) struct CompetingTraffic {
     pub(super) window: u64,
     /// The longest queue since.
     pub(super) most_queue: Duration,
-    /// Our window when we last competed with it, until a look at the path found no queue.
+    /// Our window when we last competed with it, until a look at the path found no queue, or nobody else on it.
     pub(super) competed: u64,
+    /// Rounds in a row in which others have the path that we had then.
+    pub(super) starved_rounds: u32,
 }
 
 /// A window raised for two rounds to see whether the rate follows: alone on the path it cannot.
@@ -111,6 +115,14 @@ impl QueueHistory {
     pub(super) fn has_moved(&self) -> bool {
         self.most > self.least + self.least / PATH_RTT_SHARE + SLACK
     }
+}
+
+/// An answer to a loss: our window and the round trip before it, and the rounds since.
+#[derive(Debug, Clone)]
+pub(super) struct Yielded {
+    pub(super) window: u64,
+    pub(super) rtt: Duration,
+    pub(super) rounds: u32,
 }
 
 /// What a probe of the base RTT interrupts.

@@ -148,10 +148,10 @@ pub fn expect_old_or_new(found: &Path, old: &Path, new: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the name is there and stands for the same beneath both.
-pub fn is_same_at(path: &Path, one: &Path, other: &Path) -> Result<bool> {
-    let [one, other] = [one, other].map(|root| entry_at(&root.join(path)));
-    Ok(matches!((one, other), (Ok(one), Ok(other)) if differ(&one, &other)?.is_empty()))
+/// How what has this name beneath `copy` differs from what has it in the original.
+pub fn differences_at(path: &Path, original: &Path, copy: &Path) -> Result<Vec<Difference>> {
+    let [original, copy] = [original, copy].map(|root| entry_at(&root.join(path)));
+    copy.map_or(Ok(vec![Difference::Missing]), |copy| differ(&original?, &copy))
 }
 
 /// All names beneath `root`.
@@ -427,8 +427,11 @@ mod tests {
         ] {
             check(wrong).unwrap_err();
         }
-        assert!(is_same_at(Path::new("b"), old.path(), new.path()).unwrap());
-        assert!(!is_same_at(Path::new("a"), old.path(), new.path()).unwrap());
+        let at = |path: &str| differences_at(Path::new(path), old.path(), new.path()).unwrap();
+        assert_eq!(
+            [at("b"), at("a"), at("gone")],
+            [vec![], vec![Difference::Content(0)], vec![Difference::Missing]]
+        );
     }
 
     #[cfg(unix)]

@@ -46,6 +46,10 @@ impl<T: Item> Announced<T> {
         Ok(())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.newest.is_empty() && self.ends.is_empty()
+    }
+
     /// Gives all of them, the newest first: children before their parents.
     pub(super) fn newest_first<E>(
         &self,

@@ -3,7 +3,7 @@
 use std::io;
 
 use cap_std::fs::Dir;
-use shiplane_wire::{LeftOutReason, RelPath, escape};
+use shiplane_wire::{LeftOutReason, RelPath};
 
 use crate::{
     destination::{Destination, Parts},
@@ -42,7 +42,7 @@ impl Destination {
             parts.publisher.sync_many()
         })?;
         if parts.site.is_durable() {
-            self.make_all_durable()?;
+            self.make_durable()?;
         }
         let summary = parts.site.count(|_| ());
         // What earlier runs left in a directory that was left out is the next run's to find, by the journal.
@@ -57,10 +57,7 @@ impl Destination {
     }
 
     fn check_complete(&self) -> Result<(), DestinationError> {
-        if self.parts.publisher.is_poisoned() {
-            let path = escape(self.root().as_os_str().as_encoded_bytes()).to_string();
-            return Err(DestinationError::Poisoned { path, source: None });
-        }
+        self.parts.publisher.check_not_poisoned()?;
         match self.parts.store.len() {
             0 => Ok(()),
             files => Err(DestinationError::Unfinished { files }),
@@ -185,20 +182,15 @@ impl Destination {
         site.settled(Some(path), Some(path), settled.map(drop))
     }
 
-    fn make_all_durable(&self) -> Result<(), DestinationError> {
+    /// Makes durable what this run has written and, if it relies on that, what it has found.
+    pub(super) fn make_durable(&self) -> Result<(), DestinationError> {
         let Parts { site, publisher, .. } = &*self.parts;
         publisher.sync()?;
         if self.relies_on_others() || site.count(|_| ()).identical_files > 0 {
             // Found, not written by this run: their writer may not have synced them.
             publisher.sync_filesystems_of([None].into_iter())?;
         }
-        site.created.iter().try_for_each(|created| self.sync_dir(&created.parent))?;
-        if !site.was_resumed || !site.created.is_empty() || site.is_beneath {
-            return Ok(());
-        }
-        // An interrupted run may have created it; if the parent cannot be opened, it was not us.
-        let parent = platform::open_ambient_dir(&site.shown.join("..")).ok();
-        parent.map_or(Ok(()), |parent| self.sync_dir(&parent))
+        Ok(())
     }
 
     fn sync_dir(&self, dir: &Dir) -> Result<(), DestinationError> {

@@ -5,6 +5,7 @@ use std::io;
 use shiplane_wire::{Entry, LeftOutReason, RelPath};
 
 use crate::{
+    announced::Announced,
     destination::{Destination, Parts},
     error::{DestinationError, Operation},
     hard_links::LinkedFileState,
@@ -16,24 +17,29 @@ use crate::{
 
 impl Destination {
     /// Lays the further names of files, now that the files are here. Where a file takes no other name, it is copied. A name
-    /// that cannot be laid is left out.
+    /// that cannot be laid is left out. The policy is told of the others once they are durable, if they are to be.
     ///
     /// # Errors
     /// What ends the transfer.
     pub fn lay_hard_links(&self) -> Result<(), DestinationError> {
         let site = &self.parts.site;
-        let links = self.parts.linked.take_links();
-        links.newest_first(
-            |error| site.failed_at_root(Operation::Read, error),
-            |path, link| {
-                let event = match self.lay_hard_link(path, link) {
-                    Ok(event) => event,
-                    Err(error) => FileEvent::Failed(site.leave_out(None, path, error)?),
-                };
-                self.on_file(path, link.size_bytes, event)?;
-                self.parts.publisher.sync_many()
-            },
-        )
+        let unreadable = |error| site.failed_at_root(Operation::Read, error);
+        let (links, mut laid) = (self.parts.linked.take_links(), Announced::default());
+        links.newest_first(unreadable, |path, link| {
+            let told = match self.lay_hard_link(path, link) {
+                Ok(FileEvent::Published) => site.announce(&mut laid, path, link),
+                Ok(event) => self.on_file(path, link.size_bytes, event),
+                Err(error) => {
+                    let error = site.leave_out(None, path, error)?;
+                    self.on_file(path, link.size_bytes, FileEvent::Failed(error))
+                }
+            };
+            told.and_then(|()| self.parts.publisher.sync_many())
+        })?;
+        if site.is_durable() && !laid.is_empty() {
+            self.make_durable()?;
+        }
+        laid.newest_first(unreadable, |path, link| self.on_file(path, link.size_bytes, FileEvent::Published))
     }
 
     fn lay_hard_link(&self, path: &RelPath, link: &HardLink) -> Result<FileEvent, DestinationError> {

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use shiplane_wire::{Digest, RelPath};
+use cap_std::fs::Dir;
+use shiplane_wire::{Digest, RelPath, escape};
 
 use crate::{
     dirs::DirHandle,
@@ -34,6 +35,8 @@ pub(super) struct Publisher {
     site: Arc<Site>,
     store: Arc<ChunkStore>,
     state: Mutex<State>,
+    /// Held while names are made durable. Whether the names on the way to the destination directory are.
+    syncing: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +81,12 @@ impl Unsynced {
 
 impl Publisher {
     pub(super) fn new(site: &Arc<Site>, store: &Arc<ChunkStore>) -> Self {
-        Self { site: Arc::clone(site), store: Arc::clone(store), state: Mutex::default() }
+        Self {
+            site: Arc::clone(site),
+            store: Arc::clone(store),
+            state: Mutex::default(),
+            syncing: Mutex::default(),
+        }
     }
 
     /// Notes a directory with names that are not durable yet, `None` being the root.
@@ -103,8 +111,13 @@ impl Publisher {
         self.sync_many()
     }
 
-    pub(super) fn is_poisoned(&self) -> bool {
-        lock(&self.state).is_poisoned
+    /// Fails if something could not be made durable: a later attempt would prove nothing.
+    pub(super) fn check_not_poisoned(&self) -> Result<(), DestinationError> {
+        if !lock(&self.state).is_poisoned {
+            return Ok(());
+        }
+        let path = escape(self.site.shown.as_os_str().as_encoded_bytes()).to_string();
+        Err(DestinationError::Poisoned { path, source: None })
     }
 
     /// Publishes what can be published; gives the entries. A file that fails alone is left out. Any other failure is an
@@ -459,11 +472,29 @@ impl Publisher {
         Ok(())
     }
 
-    /// Makes durable the names in every directory that got new ones since the last time.
+    /// Makes durable the names in every directory that got new ones since the last time, and those on the way there.
     pub(super) fn sync(&self) -> Result<(), DestinationError> {
+        // Another thread may be at it, with the names of this one too: they are durable only when it is done.
+        let mut is_way_durable = lock(&self.syncing);
+        self.check_not_poisoned()?;
         let unsynced = lock(&self.state).unsynced.take();
-        // They are forgotten then, so that a later attempt would prove nothing.
-        self.sync_each(unsynced).inspect_err(|_| lock(&self.state).is_poisoned = true)
+        let way = if *is_way_durable { Ok(()) } else { self.sync_way() };
+        let synced = way.and_then(|()| self.sync_each(unsynced));
+        *is_way_durable = true;
+        // They are forgotten then.
+        synced.inspect_err(|_| lock(&self.state).is_poisoned = true)
+    }
+
+    fn sync_way(&self) -> Result<(), DestinationError> {
+        let site = &self.site;
+        let sync = |dir: &Dir| platform::sync_dir(dir).map_err(|error| self.failed_at(&None, error));
+        site.created.iter().try_for_each(|created| sync(&created.parent))?;
+        if !site.was_resumed || !site.created.is_empty() || site.is_beneath {
+            return Ok(());
+        }
+        // An interrupted run may have created it; if the parent cannot be opened, it was not us.
+        let parent = platform::open_ambient_dir(&site.shown.join("..")).ok();
+        parent.map_or(Ok(()), |parent| sync(&parent))
     }
 
     /// The same if there are enough of them to take memory. Where nothing is to be durable they are forgotten.

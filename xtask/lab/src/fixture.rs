@@ -185,8 +185,8 @@ impl<'a> Fixture<'a> {
     /// Fails unless what an event of a run tells of has arrived.
     pub(crate) fn expect_arrived(&self, role: Role, path: &Path) -> Result<()> {
         for side in role.sides() {
-            let has_arrived = tree::is_same_at(path, &self.after(role), &self.run.join(side))?;
-            ensure!(has_arrived, "{path:?} was said to be at its place, and is not");
+            let found = tree::differences_at(path, &self.after(role), &self.run.join(side))?;
+            ensure!(found.is_empty(), "{path:?} was said to be at its place, and is not: {found:?}");
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ mod broken_disk;
 mod conflicts;
 mod disks;
 #[cfg(target_os = "linux")]
+mod durable;
+#[cfg(target_os = "linux")]
 mod hard_links;
 mod hostile;
 #[cfg(target_os = "linux")]

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use shiplane_wire::{Entry, LeftOutReason, RelPath, Version};
 
 use crate::{
-    announced::Announced,
     buffers::{CountedMemory, room_for_more},
     error::DestinationError,
     lock,
+    path_list::PathList,
     site::Site,
     state::HardLink,
 };
@@ -67,7 +67,7 @@ struct State {
     counted_bytes: u64,
     /// Some file was forgotten.
     is_full: bool,
-    links: Announced<HardLink>,
+    links: PathList<HardLink>,
 }
 
 /// A file that has several names at the peer, under the first of them.
@@ -108,7 +108,7 @@ impl LinkedFiles {
             memory,
             counted_bytes: 0,
             is_full: false,
-            links: Announced::default(),
+            links: PathList::default(),
         }))
     }
 
@@ -162,7 +162,7 @@ impl LinkedFiles {
     }
 
     /// The names that are to be laid, which are forgotten.
-    pub(super) fn take_links(&self) -> Announced<HardLink> {
+    pub(super) fn take_links(&self) -> PathList<HardLink> {
         std::mem::take(&mut lock(&self.0).links)
     }
 }

@@ -5,10 +5,10 @@ use std::io;
 use shiplane_wire::{Entry, LeftOutReason, RelPath};
 
 use crate::{
-    announced::Announced,
     destination::{Destination, Parts},
     error::{DestinationError, Operation},
     hard_links::LinkedFileState,
+    path_list::PathList,
     plan::Plan,
     platform::{self, Kind, Stat},
     policy::{CopyPolicy, FileEvent, RenameMode},
@@ -24,7 +24,7 @@ impl Destination {
     pub fn lay_hard_links(&self) -> Result<(), DestinationError> {
         let site = &self.parts.site;
         let unreadable = |error| site.failed_at_root(Operation::Read, error);
-        let (links, mut laid) = (self.parts.linked.take_links(), Announced::default());
+        let (links, mut laid) = (self.parts.linked.take_links(), PathList::default());
         links.newest_first(unreadable, |path, link| {
             let told = match self.lay_hard_link(path, link) {
                 Ok(FileEvent::Published) => site.announce(&mut laid, path, link),

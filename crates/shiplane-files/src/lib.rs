@@ -25,7 +25,6 @@
     )
 )]
 
-mod announced;
 mod blocks;
 mod buffers;
 mod comparison;
@@ -65,7 +64,7 @@ mod sync;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shiplane_platform::internals::{
-    self as platform, attributes, dirs, handles, made_up, names, own_file, parallel,
+    self as platform, attributes, dirs, handles, made_up, names, own_file, parallel, path_list,
 };
 
 /// What the other crates of this workspace are built from. It may change at any time.

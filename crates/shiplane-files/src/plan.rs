@@ -7,11 +7,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::{
-    announced::Announced,
     error::{DestinationError, Operation},
     existing::Existing,
     hard_links::{LinkedFile, LinkedFileState, LinkedFiles, Name},
     lock,
+    path_list::PathList,
     platform::{self, Kind, Stat},
     publish::Publisher,
     resolve::check_names,
@@ -85,9 +85,9 @@ struct State {
     /// The same in lower case, on a file system that folds names.
     seen_folded: SeenPaths,
     /// Directories that the peer announced, and which they were.
-    directories: Announced<Metadata>,
+    directories: PathList<Metadata>,
     /// Symbolic links that are to be laid at the end.
-    links: Announced<Link>,
+    links: PathList<Link>,
     announced: SeenPaths,
     /// What the peer says of the destination directory.
     top: Option<TopDirectory>,
@@ -372,7 +372,7 @@ impl Planner {
 
     /// Forgets the directories that were to be settled at the end.
     pub(super) fn forget_directories(&self) {
-        lock(&self.state).directories = Announced::default();
+        lock(&self.state).directories = PathList::default();
     }
 
     fn plan_file(&self, index: u64, entry: &Entry, target: RelPath) -> Result<Plan, DestinationError> {

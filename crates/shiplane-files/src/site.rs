@@ -12,7 +12,6 @@ use shiplane_wire::{
 };
 
 use crate::{
-    announced::{Announced, Item},
     attributes::{AttributeKind, AttributesWriter, Given},
     buffers::CountedMemory,
     dirs::{DirHandle, Dirs},
@@ -23,6 +22,7 @@ use crate::{
     left_out::{LeftOut, LeftOuts},
     lock,
     names::{JobKey, NameRefused},
+    path_list::{Item, PathList},
     platform::{self, Kind, LOCKED_MODE, Stat},
     policy::LinkPolicy,
     resolve::{Created, ResolvedDestination},
@@ -166,7 +166,7 @@ impl Site {
     /// Keeps a path with what is to be done there at the end.
     pub(super) fn announce<T: Item>(
         &self,
-        announced: &mut Announced<T>,
+        announced: &mut PathList<T>,
         path: &RelPath,
         item: &T,
     ) -> Result<(), DestinationError> {

@@ -6,7 +6,11 @@ use std::hash::BuildHasher;
 
 use shiplane_wire::{Attributes, Entry, LinkTarget, Mtime, RelPath, Version};
 
-use crate::platform::RangeSet;
+use crate::{
+    path_list::{Item, decode_bytes, encode_bytes},
+    platform::RangeSet,
+    record::take,
+};
 
 /// A file on its way to its final name.
 #[derive(Clone, Debug)]
@@ -208,6 +212,72 @@ impl ActiveFile {
     }
 }
 
+impl Item for Metadata {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.mode.unwrap_or(NO_MODE).to_le_bytes());
+        encode_mtime(self.mtime, out);
+        encode_attributes(self.attributes.as_ref(), out);
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mode = Some(u32::from_le_bytes(take(block)?)).filter(|mode| *mode != NO_MODE);
+        Some(Self { mode, mtime: decode_mtime(block)?, attributes: decode_attributes(block)? })
+    }
+}
+
+impl Item for Link {
+    fn encode(&self, out: &mut Vec<u8>) {
+        encode_mtime(self.mtime, out);
+        // At most 4,095.
+        encode_bytes(self.target.as_bytes(), out);
+        encode_attributes(self.attributes.as_ref(), out);
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mtime = decode_mtime(block)?;
+        let target = LinkTarget::parse(decode_bytes(block)?).ok()?;
+        Some(Self { mtime, target, attributes: decode_attributes(block)? })
+    }
+}
+
+impl Item for HardLink {
+    fn encode(&self, out: &mut Vec<u8>) {
+        for field in [self.entry, self.first, self.size_bytes] {
+            out.extend_from_slice(&field.to_le_bytes());
+        }
+        out.push(self.replaces_same.into());
+    }
+
+    fn decode(block: &mut &[u8]) -> Option<Self> {
+        let mut field = || Some(u64::from_le_bytes(take(block)?));
+        let (entry, first, size_bytes) = (field()?, field()?, field()?);
+        let [replaces_same] = take(block)?;
+        Some(Self { entry, first, size_bytes, replaces_same: replaces_same != 0 })
+    }
+}
+
+fn encode_attributes(attributes: Option<&Attributes>, out: &mut Vec<u8>) {
+    // At most 60 KiB.
+    encode_bytes(attributes.map(Attributes::as_bytes).unwrap_or_default(), out);
+}
+
+/// What is empty are none.
+fn decode_attributes(block: &mut &[u8]) -> Option<Option<Attributes>> {
+    match decode_bytes(block)? {
+        b"" => Some(None),
+        bytes => Attributes::parse(bytes).ok().map(Some),
+    }
+}
+
+fn encode_mtime(mtime: Mtime, out: &mut Vec<u8>) {
+    out.extend_from_slice(&mtime.secs.to_le_bytes());
+    out.extend_from_slice(&mtime.nanos.to_le_bytes());
+}
+
+fn decode_mtime(block: &mut &[u8]) -> Option<Mtime> {
+    Some(Mtime { secs: i64::from_le_bytes(take(block)?), nanos: u32::from_le_bytes(take(block)?) })
+}
+
 /// The size of a file that comes in parts, until the last is here. No file is so long.
 pub(super) const UNKNOWN_SIZE: u64 = u64::MAX;
 
@@ -225,3 +295,42 @@ pub(super) const OWNER_DIRECTORY_MODE: u32 = 0o700;
 
 /// Reading and writing for the owner.
 const OWNER_MODE: u32 = 0o600;
+
+/// No mode is this one, once it is masked.
+const NO_MODE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use cap_std::{ambient_authority, fs::Dir};
+    use shiplane_wire::Principal;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::path_list::PathList;
+
+    fn come_back<T: Item + Clone + PartialEq + std::fmt::Debug>(items: &[T]) {
+        let temp = TempDir::new().unwrap();
+        let root = Dir::open_ambient_dir(temp.path(), ambient_authority()).unwrap();
+        let (mut list, path) = (PathList::default(), RelPath::parse(b"a/b").unwrap());
+        items.iter().for_each(|item| list.push(&path, item, &root, b"spilled").unwrap());
+        let mut found = Vec::new();
+        let visit = |_: &RelPath, item: &T| {
+            found.push(item.clone());
+            Ok::<_, std::io::Error>(())
+        };
+        list.newest_first(|error| error, visit).unwrap();
+        assert!(found.iter().rev().eq(items), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_kept_of_a_path_comes_back() {
+        let owners = [Principal { id: 5, name: b"five" }, Principal::UNKNOWN];
+        let attributes = Attributes::new(owners, [&[], &[]], std::iter::empty()).unwrap();
+        let mtime = Mtime { secs: -1, nanos: 5 };
+        let metadata = |mode, attributes| Metadata { mode, mtime, attributes };
+        come_back(&[metadata(Some(0o750), Some(attributes.clone())), metadata(None, None)]);
+        let target = LinkTarget::parse(b"../\xff").unwrap();
+        come_back(&[Link { target, mtime, attributes: Some(attributes) }]);
+        come_back(&[HardLink { entry: 1, first: 2, size_bytes: 3, replaces_same: true }]);
+    }
+}

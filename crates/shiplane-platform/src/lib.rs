@@ -1,6 +1,6 @@
 //! System calls on files and directories, one module for each platform, and what stands right above them: names,
 //! attributes, open directories and files, small files of our own, inputs that can be read once, files that the kernel makes
-//! up, work on several threads, patterns of names, small collections, and the hook by which a simulation fails the calls.
+//! up, work on several threads, patterns of names, small collections, long lists, and the hook by which a simulation fails the calls.
 //!
 //! All of it is part of the engine of shiplane-files, and public with the feature `internals` alone.
 
@@ -27,6 +27,7 @@ mod measure;
 mod names;
 mod own_file;
 mod parallel;
+mod path_list;
 mod patterns;
 mod ranges;
 mod recent;
@@ -73,6 +74,10 @@ pub mod internals {
     /// Work on a few threads.
     pub mod parallel {
         pub use crate::parallel::*;
+    }
+    /// Lists of paths.
+    pub mod path_list {
+        pub use crate::path_list::*;
     }
     /// Files of our own that are sealed by a digest.
     pub mod sealed {

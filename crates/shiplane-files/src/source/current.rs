@@ -69,6 +69,15 @@ impl Source {
         Ok(Entry { holes: holes.unwrap_or_default(), ..entry })
     }
 
+    /// The next one to read the file at `path` gets what the disk has, as far as that can be done.
+    pub(crate) fn forget_cached(&self, path: &RelPath) {
+        if let Ok(root) = self.tree(path)
+            && let Ok(file) = platform::open_file(root, path.as_bytes())
+        {
+            platform::forget_cached(&file);
+        }
+    }
+
     fn tree(&self, path: &RelPath) -> Result<&Arc<Dir>, SourceError> {
         match &self.content {
             Content::Tree(root) => Ok(root),

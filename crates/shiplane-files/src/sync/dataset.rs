@@ -109,6 +109,12 @@ impl Site {
         Some(platform::stat_open(directory.as_ref()).ok()?.mode & DIRECTORY_MODES)
     }
 
+    /// After a failed sync of a file system, what an earlier run has left counts as the disk has it.
+    fn listing_by(&self, options: &ScanOptions) -> ScanOptions {
+        let has_failed_sync = |destination: &Destination| destination.parts.store.has_failed_sync();
+        ScanOptions { from_disk: self.writable.as_ref().is_some_and(has_failed_sync), ..options.clone() }
+    }
+
     /// Lists it. What was read is known next time, whatever comes of this.
     fn scan(
         &self,
@@ -117,6 +123,7 @@ impl Site {
         relisting: Option<&Relisting>,
     ) -> Result<Scanned, ScanError> {
         let mut cache = StatCache::load(cache);
+        let options = &self.listing_by(options);
         let scanned = match relisting {
             Some(relisting) => relisting.list(&self.root, &mut cache, options),
             None => scan(&self.root, b"", &mut cache, options),
@@ -462,4 +469,29 @@ impl Agreed {
 /// Whether the path, or one above it, is one of some.
 fn is_within(path: &RelPath, contains: impl Fn(&RelPath) -> bool) -> bool {
     std::iter::successors(Some(path.clone()), RelPath::parent).any(|path| contains(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn after_a_failed_sync_of_a_file_system_the_next_listing_reads_the_disk() {
+        let temp = TempDir::new().unwrap();
+        let root = SourceRoot::open(temp.path()).unwrap();
+        let options = SiteOptions {
+            digest: DigestAlgorithm::Blake3,
+            links: LinkPolicy::All,
+            attributes: false,
+            chunk_len_bytes: 1000,
+        };
+        let open = || Site::to_change(&root, b"", &[1; 32], options, SharedMemory::default(), &|_| true);
+        let site = open().unwrap();
+        assert!(!site.listing_by(&ScanOptions::default()).from_disk);
+        site.writable.as_ref().unwrap().parts.store.poison_all();
+        drop(site);
+        assert!(open().unwrap().listing_by(&ScanOptions::default()).from_disk);
+    }
 }

@@ -41,6 +41,8 @@ pub struct ScanOptions {
     /// Told how many bytes were read and hashed, as it goes, from several threads; 0 at each entry. `false` ends the
     /// scan.
     pub go_on: GoOn,
+    /// All files are read, from the disk: what is in memory may have been lost there.
+    pub from_disk: bool,
 }
 
 /// Counts what was hashed, and says whether to go on.
@@ -55,6 +57,7 @@ impl Default for ScanOptions {
             links: LinkPolicy::All,
             attributes: false,
             go_on: Arc::new(|_| true),
+            from_disk: false,
         }
     }
 }
@@ -366,7 +369,7 @@ impl Survey {
                 continue;
             }
             let key = StatKey::new(&entry.path, entry.version);
-            match cache.get(&key) {
+            match cache.get(&key).filter(|_| !options.from_disk) {
                 Some(digest) => {
                     self.scanned.cached_files += 1;
                     self.known.insert(key, digest);
@@ -401,8 +404,12 @@ impl Survey {
         now: fn() -> SystemTime,
     ) -> Result<(), ScanError> {
         let on_bytes = |len_bytes| options.hashed(len_bytes);
-        let read =
-            parallel::map(&unread, |(path, _)| read_settled(source, path, options.digest, now, &on_bytes));
+        let read = parallel::map(&unread, |(path, _)| {
+            if options.from_disk {
+                source.forget_cached(path);
+            }
+            read_settled(source, path, options.digest, now, &on_bytes)
+        });
         let mut outcome = Ok(());
         for ((path, attributes), read) in unread.into_iter().zip(read) {
             let read = read.map(|read| Read { entry: Entry { attributes, ..read.entry }, ..read });

@@ -140,7 +140,9 @@ impl Relisting {
             && identity(root) == watch.identity
             && options.filters.digest() == watch.filters;
         let scanned = match (changed, listed) {
-            (Some(changed), Some((listed_by, listed))) if is_same && listed_by == by && !is_full => {
+            (Some(changed), Some((listed_by, listed)))
+                if is_same && listed_by == by && !is_full && !options.from_disk =>
+            {
                 rescan(root, cache, options, listed, changed, SystemTime::now)?
             }
             _ => None,

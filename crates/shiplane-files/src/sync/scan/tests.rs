@@ -141,19 +141,19 @@ impl Dataset {
 
     /// With the cache that the scan before has left, by a clock that is right or ten seconds fast, so that
     /// no file was written a moment ago.
-    fn scan_by(&self, now: fn() -> SystemTime) -> Scanned {
+    fn scan_by(&self, options: &ScanOptions, now: fn() -> SystemTime) -> Scanned {
         let mut cache = StatCache::load(&self.dir.path().join("cache"));
-        let scanned = scan_by(&self.root(), b"", &mut cache, &ScanOptions::default(), now).unwrap();
+        let scanned = scan_by(&self.root(), b"", &mut cache, options, now).unwrap();
         cache.save().unwrap();
         scanned
     }
 
     fn scan_later(&self) -> Scanned {
-        self.scan_by(|| SystemTime::now() + Duration::from_secs(10))
+        self.scan_by(&ScanOptions::default(), || SystemTime::now() + Duration::from_secs(10))
     }
 
     fn scan_at_once(&self) -> Scanned {
-        self.scan_by(SystemTime::now)
+        self.scan_by(&ScanOptions::default(), SystemTime::now)
     }
 }
 
@@ -174,6 +174,10 @@ fn an_untouched_file_is_not_read_again() {
     let third = data.scan_later();
     assert_eq!((third.hashed_bytes, third.cached_files), (6, 2));
     assert_eq!(digest_of(&third, "a/one"), Some(Digest::blake3(b"longer")));
+    // Unless the disk may have something else.
+    let from_disk = ScanOptions { from_disk: true, ..ScanOptions::default() };
+    let fourth = data.scan_by(&from_disk, SystemTime::now);
+    assert_eq!((fourth.hashed_bytes, fourth.cached_files), (11, 0));
 }
 
 #[test]

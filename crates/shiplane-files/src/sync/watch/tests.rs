@@ -103,6 +103,9 @@ fn only_what_has_changed_is_looked_at() {
     // All the same, if that is said.
     watched.relisting.is_full = true;
     assert_eq!(watched.list().1, ALL + 2, "and the file, which is read again");
+    watched.relisting.is_full = false;
+    watched.options.from_disk = true;
+    assert_eq!(watched.list().1, ALL + 2, "what a failed sync may have lost is everywhere");
 }
 
 #[test]

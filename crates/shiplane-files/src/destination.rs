@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -402,6 +403,16 @@ impl Destination {
     /// durable as well.
     pub fn rely_on_what_is_here(&self) {
         self.parts.relies_on_others.store(true, Ordering::Relaxed);
+    }
+
+    /// Says that the file system of the directory at `path` has some of what is here.
+    pub(crate) fn note_file_system(&self, path: &RelPath) -> Result<(), DestinationError> {
+        let site = &self.parts.site;
+        match site.dirs.open(Some(path)) {
+            // It was listed before, and is unmounted.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            opened => opened.map(drop).map_err(|error| site.failed(Operation::Open, path, error)),
+        }
     }
 
     /// Whether there is something to finish though this run writes nothing: an earlier run was cut, or what is

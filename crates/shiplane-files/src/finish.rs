@@ -51,7 +51,8 @@ impl Destination {
         self.settle_top()?;
         if parts.site.is_durable() {
             // A journal that comes back after a power cut would only cost time, but it is ours to clear.
-            self.sync_dir(&parts.site.root().dir)?;
+            platform::sync_dir(&parts.site.root().dir)
+                .map_err(|error| parts.site.failed_at_root(Operation::Sync, error))?;
         }
         Ok(summary)
     }
@@ -188,12 +189,8 @@ impl Destination {
         publisher.sync()?;
         if self.relies_on_others() || site.count(|_| ()).identical_files > 0 {
             // Found, not written by this run: their writer may not have synced them.
-            publisher.sync_filesystems_of([None].into_iter())?;
+            publisher.sync_file_systems(|_| true)?;
         }
         Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Dir) -> Result<(), DestinationError> {
-        platform::sync_dir(dir).map_err(|error| self.parts.site.failed_at_root(Operation::Sync, error))
     }
 }

@@ -214,10 +214,15 @@ impl Publisher {
             let settled = files.iter().map(|(_, file)| self.settle(file).map(drop)).collect();
             set_failed_aside(files, settled, failed);
         }
-        let is_one_call = files.len() > MAX_SINGLE_SYNCS;
-        let directories = files.iter().map(|(_, file)| file.target.parent());
-        if !self.site.is_durable() || is_one_call && self.sync_filesystems_of(directories)? {
+        if !self.site.is_durable() {
             return Ok(());
+        }
+        if files.len() > MAX_SINGLE_SYNCS {
+            let device = |(_, file): &Publishing| Ok(self.site.parent_of(&file.target)?.device);
+            let devices = files.iter().map(device).collect::<Result<HashSet<_>, DestinationError>>()?;
+            if self.sync_file_systems(|dir| devices.contains(&dir.device))? {
+                return Ok(());
+            }
         }
         let synced = parallel::map(files, |(_, file)| {
             let open = match self.settle(file)? {
@@ -269,24 +274,19 @@ impl Publisher {
             .map_err(|error| self.site.failed(Operation::Open, &file.target, error))
     }
 
-    /// One call for each file system that has any of these directories; `false` if there is no such call.
-    pub(super) fn sync_filesystems_of(
+    /// One call for each file system that any directory of this run is on, if it `is_meant`; `false` if there is no such call.
+    pub(super) fn sync_file_systems(
         &self,
-        directories: impl Iterator<Item = Option<RelPath>>,
+        is_meant: impl Fn(&DirHandle) -> bool,
     ) -> Result<bool, DestinationError> {
-        let mut synced = HashSet::new();
-        for path in directories {
-            let dir = self.site.dirs.open(path.as_ref()).map_err(|error| self.failed_at(&path, error))?;
-            if !synced.insert(dir.device) {
-                continue;
-            }
-            match platform::sync_filesystem(&self.site.handle_for_sync(&dir).dir) {
+        for dir in self.site.dirs.file_systems().iter().filter(|dir| is_meant(dir)) {
+            match platform::sync_filesystem(&dir.dir) {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 // It does not say whose bytes were lost.
                 Err(error) => {
                     self.store.poison_all();
-                    return Err(self.poisoned(path.as_ref(), error));
+                    return Err(self.poisoned(None, error));
                 }
             }
         }
@@ -512,8 +512,8 @@ impl Publisher {
     fn sync_each(&self, unsynced: HashMap<Option<RelPath>, u64>) -> Result<(), DestinationError> {
         let mut paths: Vec<_> = unsynced.iter().collect();
         if paths.len() > MAX_SINGLE_SYNCS {
-            let of_each: HashMap<_, _> = paths.iter().map(|(path, device)| (**device, *path)).collect();
-            if self.sync_filesystems_of(of_each.into_values().cloned())? {
+            let devices: HashSet<_> = unsynced.values().copied().collect();
+            if self.sync_file_systems(|dir| devices.contains(&dir.device))? {
                 return Ok(());
             }
         }

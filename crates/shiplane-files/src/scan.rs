@@ -10,12 +10,13 @@ use shiplane_wire::{Attributes, Entry, EntryKind, EscapedPath, LeftOutReason, Mt
 use crate::{
     attributes::AttributesReader,
     buffers::CountedMemory,
+    dirs::FileSystems,
     error::SourceError,
     filters::{Excluded, Filters, IgnoreFiles, Walk},
     hard_links::FirstNames,
     made_up::MadeUpFiles,
     names,
-    platform::{self, ChangedPaths, Kind, Names, Position, Sizes, Stat},
+    platform::{self, ChangedPaths, Kind, Names, Position, Stat},
     policy::LinkPolicy,
     sparse,
 };
@@ -87,8 +88,7 @@ pub struct Scan {
     unlinked: Option<EscapedPath>,
     /// How many entries were given.
     entries: u64,
-    /// The file system of what was looked at last, and which of its sizes are true.
-    file_system: (u64, Sizes),
+    pub(super) file_systems: FileSystems,
     made_up: MadeUpFiles,
     /// If only a part is listed: which.
     selected: Option<Arc<ChangedPaths>>,
@@ -164,7 +164,7 @@ impl Scan {
             names_of_files: NamesOfFiles::Untold,
             unlinked: None,
             entries: 0,
-            file_system: (u64::MAX, Sizes::True),
+            file_systems: FileSystems::default(),
             made_up: MadeUpFiles::default(),
             selected: None,
         }
@@ -348,6 +348,7 @@ impl Scan {
 
     /// The directory that was entered just now.
     fn entered(&mut self, stat: &Stat, path: RelPath) -> Entry {
+        self.file_systems.enter(&path, stat);
         let mut entry = stat.entry(EntryKind::Directory, path);
         if let (Some(reader), Some(Level { handle: Handle::Open { dir, .. }, .. })) =
             (&mut self.attributes, self.levels.last())
@@ -367,10 +368,7 @@ impl Scan {
             entry.attributes = reader.of_file(dir, &self.path[name_at..], stat, &self.path);
         }
         let open = || platform::open_file(dir, &self.path[name_at..]);
-        if self.file_system.0 != stat.device {
-            self.file_system = (stat.device, platform::sizes_of(dir));
-        }
-        if !self.file_system.1.is_true(stat.size_bytes) {
+        if !self.file_systems.has_true_size(dir, stat) {
             return match open().and_then(|file| self.made_up.list(file, &mut entry)) {
                 Ok(()) => Scanned::Entry(entry),
                 Err(_) => self.left_out(LeftOutReason::Unreadable),

@@ -143,11 +143,6 @@ impl Site {
         self.options.durability == Durability::Durable
     }
 
-    /// The root's handle was opened before anything was written, so that it reports every write error since.
-    pub(super) fn handle_for_sync<'a>(&'a self, dir: &'a DirHandle) -> &'a DirHandle {
-        if dir.device == self.root().device { self.root() } else { dir }
-    }
-
     pub(super) fn parent_of(&self, path: &RelPath) -> Result<Arc<DirHandle>, DestinationError> {
         self.dirs.parent_of(path).map_err(|error| {
             let Some(parent) = path.parent() else {

@@ -1,12 +1,17 @@
 //! Open handles of the directories that a transfer writes to.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use cap_std::fs::Dir;
 use shiplane_wire::RelPath;
 
-use crate::{calls, lock, recent::Recent};
+use crate::{
+    calls::{self, Sizes, Stat},
+    lock,
+    recent::Recent,
+};
 
 /// A directory beneath the destination directory, held open.
 #[derive(Debug)]
@@ -23,6 +28,43 @@ pub struct DirHandle {
 pub struct Dirs {
     root: Arc<DirHandle>,
     open: Mutex<Recent<RelPath, Arc<DirHandle>>>,
+    /// By file system, the directory that was opened first on it. As many as are mounted beneath the root.
+    file_systems: Mutex<BTreeMap<u64, Arc<DirHandle>>>,
+}
+
+/// The file systems on which directories and files are listed.
+#[derive(Debug)]
+pub struct FileSystems {
+    /// That of the last file, and which of its sizes are true.
+    last: (u64, Sizes),
+    /// The first directory that was entered on each of them.
+    first: BTreeMap<u64, RelPath>,
+}
+
+impl Default for FileSystems {
+    fn default() -> Self {
+        Self { last: (u64::MAX, Sizes::True), first: BTreeMap::new() }
+    }
+}
+
+impl FileSystems {
+    /// A directory is entered.
+    pub fn enter(&mut self, path: &RelPath, stat: &Stat) {
+        self.first.entry(stat.device).or_insert_with(|| path.clone());
+    }
+
+    /// The first directory that was entered on each of them, which are forgotten.
+    pub fn take(&mut self) -> BTreeMap<u64, RelPath> {
+        std::mem::take(&mut self.first)
+    }
+
+    /// Whether the size of a file in `dir` is that of its content.
+    pub fn has_true_size(&mut self, dir: &Dir, stat: &Stat) -> bool {
+        if self.last.0 != stat.device {
+            self.last = (stat.device, calls::sizes_of(dir));
+        }
+        self.last.1.is_true(stat.size_bytes)
+    }
 }
 
 impl DirHandle {
@@ -39,7 +81,8 @@ impl DirHandle {
 impl Dirs {
     /// Beneath `root`.
     pub fn new(root: Arc<DirHandle>) -> Self {
-        Self { root, open: Mutex::default() }
+        let file_systems = BTreeMap::from([(root.device, Arc::clone(&root))]);
+        Self { root, open: Mutex::default(), file_systems: file_systems.into() }
     }
 
     /// The destination directory.
@@ -56,8 +99,15 @@ impl Dirs {
             return Ok(handle);
         }
         let handle = Arc::new(DirHandle::new(calls::open_dir(&self.root.dir, path.as_bytes())?)?);
+        lock(&self.file_systems).entry(handle.device).or_insert_with(|| Arc::clone(&handle));
         lock(&self.open).keep(path.clone(), Arc::clone(&handle), |_| true);
         Ok(handle)
+    }
+
+    /// A directory of each file system that any of them is on. They were opened before this program wrote there, so that
+    /// they report every write error since.
+    pub fn file_systems(&self) -> Vec<Arc<DirHandle>> {
+        lock(&self.file_systems).values().map(Arc::clone).collect()
     }
 
     /// Closes the directory `path`, which is about to go.

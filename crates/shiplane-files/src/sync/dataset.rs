@@ -240,6 +240,9 @@ impl Dataset {
                 dataset.bases.iter().next().is_some_and(|base| base.digest() == scanned.manifest.digest());
             if let Some(destination) = site.writable.as_ref().filter(|_| !is_settled) {
                 destination.rely_on_what_is_here();
+                let others =
+                    scanned.file_systems.iter().filter(|(device, _)| **device != destination.device());
+                others.map(|(_, path)| path).try_for_each(|path| destination.note_file_system(path))?;
             }
             if let Some(destination) = &site.writable {
                 destination.note_orphaned_temps(&scanned.own);

@@ -94,6 +94,8 @@ pub struct Scanned {
     pub stripped: Option<RelPath>,
     /// This program's own temporary files and journals, which are not data.
     pub own: Vec<RelPath>,
+    /// The first directory in each file system that it is on.
+    pub(super) file_systems: BTreeMap<u64, RelPath>,
     /// What was read and hashed.
     pub hashed_bytes: u64,
     /// The number of files whose digest the cache knew.
@@ -380,6 +382,7 @@ impl Survey {
             }
         }
         self.scanned.own = found.take_own();
+        self.scanned.file_systems.extend(found.file_systems.take());
         for path in found.take_excluded() {
             if self.only.is_some() {
                 self.forget(&path);

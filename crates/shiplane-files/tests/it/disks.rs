@@ -7,13 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use shiplane_files::internals::{Destination, DestinationError, FaultClass, Shape};
+use shiplane_files::internals::{Destination, DestinationError, FaultClass, ReceiveOptions, Shape};
+#[cfg(target_os = "linux")]
+use shiplane_files::internals::{
+    SharedMemory, SourceRoot,
+    sync::{Dataset, ScanOptions, Site, SiteOptions, SyncState},
+};
 use tempfile::TempDir;
 
 use super::tree::{
     Transfer, Tree, assert_equal, job, listing, noise, open, open_with, options, overwriting, own_names,
     receive,
 };
+
+#[cfg(target_os = "linux")]
+use crate::broken_disk::BrokenDisk;
 
 struct Mounted {
     path: PathBuf,
@@ -142,6 +150,51 @@ fn each_file_system_is_asked_for_the_space_of_what_lands_on_it() {
     drop(transfer);
 }
 
+/// What was synced as a whole, from `root` on.
+#[cfg(target_os = "linux")]
+fn synced_file_systems<'a>(calls: &'a [(&str, PathBuf)]) -> Vec<&'a Path> {
+    let synced = calls.iter().filter(|(what, _)| *what == "sync all");
+    let mut synced: Vec<_> = synced.map(|(_, path)| path.as_path()).collect();
+    synced.sort_unstable();
+    synced
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_found_on_a_file_system_below_the_destination_is_made_durable_too() {
+    let (_alone, temp) = (alone(), TempDir::new().unwrap());
+    let Some(mounted) = Mounted::tmpfs(&temp, "size=1m") else { return };
+    let tree =
+        Tree::default().file("a", noise(1, 100)).dir("disk").dir("disk/d").file("disk/d/b", noise(2, 100));
+    receive(open_with(temp.path(), overwriting()), &tree).unwrap();
+    let disk = BrokenDisk::below(temp.path(), |_, _| false);
+    let summary = receive(open_with(temp.path(), overwriting()), &tree).unwrap();
+    assert_eq!(summary.identical_files, 2);
+    assert_eq!(synced_file_systems(&disk.calls()), [Path::new(""), Path::new("disk")]);
+    drop(mounted);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_sync_lists_on_a_file_system_below_its_root_is_made_durable_too() {
+    let (_alone, temp, state) = (alone(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let Some(mounted) = Mounted::tmpfs(&temp, "size=1m") else { return };
+    fs::write(temp.path().join("a"), "a").unwrap();
+    fs::create_dir(mounted.path.join("d")).unwrap();
+    fs::write(mounted.path.join("d/b"), "b").unwrap();
+    let root = SourceRoot::open(temp.path()).unwrap();
+    let ReceiveOptions { digest, links, attributes, chunk_len_bytes, .. } = options();
+    let options = SiteOptions { digest, links, attributes, chunk_len_bytes };
+    let site = Site::to_change(&root, b"", &[1; 32], options, SharedMemory::default(), &|_| true).unwrap();
+    let (state, options) = (SyncState::at(state.path().to_owned()), ScanOptions::default());
+    let dataset = Dataset::open(Some(site), b"here", &[1; 32], &state, &options, None).unwrap();
+    let disk = BrokenDisk::below(temp.path(), |_, _| false);
+    // The other side has the same, and counts on this one.
+    dataset.finish_interrupted().unwrap();
+    assert_eq!(synced_file_systems(&disk.calls()), [Path::new(""), Path::new("disk")]);
+    drop(mounted);
+}
+
 #[test]
 fn too_few_inodes_are_told_apart_from_too_little_space() {
     let (_alone, temp) = (alone(), TempDir::new().unwrap());
@@ -194,7 +247,7 @@ fn what_cannot_be_made_durable_is_never_published() {
         let size = (8 << 20) / files;
         let tree =
             (0..files).fold(Tree::default(), |tree, at| tree.file(&format!("f{at}"), noise(at as u8, size)));
-        let options = shiplane_files::internals::ReceiveOptions { chunk_len_bytes: 4 << 20, ..overwriting() };
+        let options = ReceiveOptions { chunk_len_bytes: 4 << 20, ..overwriting() };
         let transfer = Transfer::plan(open_with(&disk.path, options), &tree).unwrap();
         let mut ready = Vec::new();
         for (entry, (_, content)) in (0..).zip(&tree.entries) {

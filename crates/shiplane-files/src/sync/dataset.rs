@@ -11,7 +11,7 @@ use shiplane_wire::{Digest, DigestAlgorithm, Durability, EscapedPath, LeftOutRea
 use super::base::{BaseKey, Generations, SyncState};
 use super::changes::Changes;
 use super::error::DatasetError;
-use super::manifest::{Manifest, side_by_side};
+use super::manifest::{Manifest, Stamp, side_by_side};
 use super::plan::{Action, Consent, Outcome, PlanError, Side, plan, plan_one_way};
 use super::scan::{ScanError, ScanOptions, Scanned, SeenFiles, scan};
 use super::stat_cache::StatCache;
@@ -446,23 +446,29 @@ impl Agreed {
     }
 
     /// What both will remember once all is done but for the `unsettled` paths: of those, what they remembered
-    /// before, so that the next sync takes them up from there. The same for what was left out.
-    pub fn next_base<'a>(&self, unsettled: impl Iterator<Item = &'a RelPath>) -> Manifest {
-        let unsettled: BTreeSet<_> = unsettled.collect();
-        let is_left =
-            |path: &RelPath| unsettled.contains(path) || is_within(path, |path| self.unlisted.contains(path));
+    /// before, so that the next sync takes them up from there. The same for what was left out. Where one side has what is
+    /// planned, but may not set its mode and time, both remember those that it has: they are no change of that side's.
+    pub fn next_base(&self, unsettled: &BTreeMap<RelPath, Option<Stamp>>) -> Manifest {
         let common = self.outcome.one_way.as_ref().map_or(&self.outcome.merged, |one_way| &one_way.common);
         if unsettled.is_empty() && self.unlisted.is_empty() {
             return common.clone();
         }
         let (merged, base) = (common, &self.base);
-        let settled = merged.iter().filter(|(path, _)| !unsettled.contains(path)).map(|node| (merged, node));
-        let left = base.iter().filter(|(path, _)| is_left(path)).map(|node| (base, node));
+        let settled = merged.iter().filter_map(|(path, node)| match unsettled.get(path) {
+            None => Some((path, node.clone(), merged.attributes(path))),
+            Some(stamp) => Some((path, node.with_stamp((*stamp)?), base.attributes(path))),
+        });
+        let is_left = |path: &RelPath| match unsettled.get(path) {
+            Some(stamp) => stamp.is_none(),
+            None => is_within(path, |path| self.unlisted.contains(path)),
+        };
+        let left = base.iter().filter(|(path, _)| is_left(path));
+        let left = left.map(|(path, node)| (path, node.clone(), base.attributes(path)));
         let mut next = Manifest::new();
         // What contradicts itself, such as a file that is left where a directory has come, is forgotten.
-        for (manifest, (path, node)) in settled.chain(left) {
-            if next.insert(path.clone(), node.clone()) {
-                next.describe(path, manifest.attributes(path).cloned());
+        for (path, node, attributes) in settled.chain(left) {
+            if next.insert(path.clone(), node) {
+                next.describe(path, attributes.cloned());
             }
         }
         next
@@ -479,6 +485,40 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::sync::{Change, FileState, Node};
+    use shiplane_wire::Mtime;
+
+    fn file(content: &[u8], mode: u32, secs: i64) -> Manifest {
+        let stamp = Stamp { mode, mtime: Mtime { secs, nanos: 0 } };
+        let state = FileState { size_bytes: content.len() as u64, digest: Digest::blake3(content), stamp };
+        let mut manifest = Manifest::new();
+        assert!(manifest.insert(RelPath::parse(b"f").unwrap(), Node::File(state)));
+        manifest
+    }
+
+    #[test]
+    fn a_mode_that_one_side_may_not_set_is_no_change_of_that_side() {
+        let on = |base: &Manifest, own: &Manifest, other: &Manifest| {
+            Agreed::on(base, own, other, std::iter::empty(), None, Consent::default(), false).unwrap()
+        };
+        let path = RelPath::parse(b"f").unwrap();
+        let (new, old) = (file(b"new", 0o664, 5), file(b"old", 0o644, 1));
+        // At the first meeting, and after an edit. What one side has received has the time at which it was written.
+        for (base, theirs) in [(&Manifest::new(), &Manifest::new()), (&old, &old)] {
+            let agreed = on(base, &new, theirs);
+            let theirs = file(b"new", 0o600, 9);
+            let stamp = theirs.file(&path).map(|file| file.stamp);
+            let next = agreed.next_base(&BTreeMap::from([(path.clone(), stamp)]));
+            let again = on(&next, &new, &theirs);
+            assert_eq!(*again.merged(), new);
+            let [Action { side: Side::Remote, change: Change::SetMetadata, .. }] = again.actions() else {
+                panic!("{:?}", again.actions());
+            };
+            // What its user changes there counts.
+            let changed = on(&next, &new, &file(b"new", 0o400, 9));
+            assert_eq!(*changed.merged(), file(b"new", 0o400, 5));
+        }
+    }
 
     #[test]
     fn after_a_failed_sync_of_a_file_system_the_next_listing_reads_the_disk() {

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use shiplane_wire::{LeftOutReason, RelPath};
 
+use super::manifest::Stamp;
 use crate::{
-    error::{DestinationError, SourceError},
+    error::{DestinationError, Operation, SourceError},
     lock,
 };
 
@@ -27,6 +28,8 @@ pub enum UnresolvedReason {
     NotAsListed,
     /// This side's system does not let us change it, or cannot hold such a name. See to the disk or the name.
     Failed(Arc<DestinationError>),
+    /// It is as planned, but this side's system does not let us set its mode, time or attributes: it has these.
+    NotSet(Arc<DestinationError>, Stamp),
     /// This side's system does not let us read what is there. See to the disk or its mode.
     Unreadable(Arc<SourceError>),
     /// There is something in the directory that is not synced, so that it stays.
@@ -45,7 +48,9 @@ impl UnresolvedReason {
         match self {
             Self::Changed | Self::NotOffered | Self::NotAsListed => LeftOutReason::Changed,
             Self::NotSent(reason) | Self::LeftThere(reason, _) => *reason,
-            Self::Failed(error) => error.left_out_reason(true).unwrap_or(LeftOutReason::Failed),
+            Self::Failed(error) | Self::NotSet(error, _) => {
+                error.left_out_reason(true).unwrap_or(LeftOutReason::Failed)
+            }
             Self::Unreadable(_) => LeftOutReason::Unreadable,
             Self::NotEmpty => LeftOutReason::NotEmpty,
             Self::Stripped => LeftOutReason::Attributes,
@@ -55,9 +60,26 @@ impl UnresolvedReason {
 
     /// What this side's system says, if that is the cause. Nothing in it is only for this side to know.
     pub fn cause(&self) -> String {
-        let failed = if let Self::Failed(error) = self { error.source() } else { None };
+        let failed =
+            if let Self::Failed(error) | Self::NotSet(error, _) = self { error.source() } else { None };
         let unread = if let Self::Unreadable(error) = self { error.source() } else { None };
         failed.or(unread).map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The mode and time that it has, if only these or its attributes are not as planned.
+    pub fn stamp(&self) -> Option<Stamp> {
+        if let Self::NotSet(_, stamp) = self { Some(*stamp) } else { None }
+    }
+
+    /// Notes the mode and time that `found` says, if only these or attributes could not be set.
+    pub(super) fn note_stamp(&mut self, found: impl FnOnce() -> Option<Stamp>) {
+        if let Self::Failed(error) = self
+            && let DestinationError::PermissionDenied { operation: Operation::SetMetadata, .. }
+            | DestinationError::AttributesRefused { .. } = **error
+            && let Some(stamp) = found()
+        {
+            *self = Self::NotSet(Arc::clone(error), stamp);
+        }
     }
 
     /// Whether this side's system is the cause.
@@ -102,7 +124,7 @@ impl fmt::Display for UnresolvedReason {
             Self::NotOffered => f.write_str("the other side does not offer it any more"),
             Self::NotSent(reason) => write!(f, "the other side could not send it: {reason}"),
             Self::NotAsListed => f.write_str("what came is not what the other side had listed"),
-            Self::Failed(error) => error.fmt(f),
+            Self::Failed(error) | Self::NotSet(error, _) => error.fmt(f),
             Self::Unreadable(error) => error.fmt(f),
             Self::NotEmpty => f.write_str("something in it is not synced"),
             Self::Stripped => f.write_str("not all of its extended attributes can be carried"),
@@ -154,7 +176,7 @@ impl Left {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::Operation, names::NameRefused};
+    use crate::names::NameRefused;
 
     #[test]
     fn a_name_that_cannot_be_held_here_is_left_and_a_full_disk_ends_it_all() {

@@ -86,12 +86,13 @@ impl TakePolicy {
         self.shared.destination.clone().with_policy(Arc::<Self>::clone(self))
     }
 
-    /// Everything has arrived; files that have not are left alone.
-    pub(super) fn end(&self) {
+    /// Everything has arrived, which is given; files that have not are left alone.
+    pub(super) fn end(&self) -> BTreeSet<RelPath> {
         let done = lock(&self.done);
         for path in self.taken.keys().filter(|path| !done.contains(*path)) {
             self.shared.left.note(path, UnresolvedReason::NotOffered);
         }
+        done.clone()
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     platform::Kind,
     policy::{CopyPolicy, RenameMode},
     source::{Source, SourceRoot},
-    state::{OWNER_DIRECTORY_MODE, Summary},
+    state::{DIRECTORY_MODES, FILE_MODES, OWNER_DIRECTORY_MODE, Summary},
 };
 
 /// One side's part.
@@ -398,21 +398,42 @@ impl Work {
         Ok(())
     }
 
+    /// The mode and time of what is here, if it is what was planned: it was so before, or was `received`.
+    fn stamp_of(&self, path: &RelPath, received: &BTreeSet<RelPath>) -> Option<Stamp> {
+        let Shared { destination, agreed, .. } = &self.shared;
+        let found = destination.stat_at(path)?;
+        let wanted = agreed.outcome.merged.get(path)?;
+        let is_here =
+            || received.contains(path) || agreed.own.get(path).is_some_and(|own| own.is_same(wanted));
+        let modes = match (wanted, found.kind) {
+            (Node::File(_), Kind::File) if is_here() => FILE_MODES,
+            (Node::Directory(_), Kind::Directory) => DIRECTORY_MODES,
+            (Node::File(_) | Node::Directory(_) | Node::Link(_), _) => return None,
+        };
+        let mode = if destination.keeps_modes() { found.mode & modes } else { Stamp::UNKNOWN_MODE };
+        Some(Stamp { mode, mtime: found.mtime })
+    }
+
     /// The last step. Gives what was left alone.
-    fn finish(self) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
+    fn finish(
+        self,
+        received: &BTreeSet<RelPath>,
+    ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
         // They would keep the directory that they are in.
         self.shared.destination.remove_unfinished()?;
         self.remove(&self.actions)?;
         self.create_links()?;
         self.set_metadata()?;
-        let Shared { destination, left, .. } = self.shared;
+        let Shared { destination, left, .. } = &self.shared;
         let summary = destination.clone().finish()?;
         for LeftOut { path, error, .. } in destination.take_left_out()?.0 {
             path.iter().for_each(|path| left.note(path, UnresolvedReason::of(Arc::clone(&error))));
         }
         // The path is here, on both sides, so that it is named at the very end.
         self.stripped.iter().for_each(|path| left.note(path, UnresolvedReason::Stripped));
-        Ok((left.take(), summary))
+        let mut left = left.take();
+        left.iter_mut().for_each(|(path, why)| why.note_stamp(|| self.stamp_of(path, received)));
+        Ok((left, summary))
     }
 }
 
@@ -465,13 +486,14 @@ impl Prepared {
         self,
         unsent: Vec<(RelPath, Arc<SourceError>)>,
     ) -> Result<(BTreeMap<RelPath, UnresolvedReason>, Summary), DatasetError> {
-        if let Some(policy) = &self.policy {
-            policy.end();
-        }
+        let received = self.policy.as_ref().map(|policy| policy.end()).unwrap_or_default();
         for (path, error) in unsent {
             self.left.note(&path, UnresolvedReason::unreadable(error));
         }
-        self.work.map_or_else(|| Ok((self.left.take(), Summary::default())), Work::finish)
+        match self.work {
+            Some(work) => work.finish(&received),
+            None => Ok((self.left.take(), Summary::default())),
+        }
     }
 
     /// Where it lands what this side takes, if it takes anything. It is finished later.

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use shiplane_files::internals::{
     Filters, NameRefused, Source, SourceError, check_name,
-    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, Node, Prepared, UnresolvedReason},
+    sync::{Agreed, Changes, MAX_MANIFEST_LEN_BYTES, Manifest, Node, Prepared, Stamp, UnresolvedReason},
 };
 use shiplane_transport::{
     ChunkExpectation, ChunkSource, ConnectionEnd, LaneOptions, PeerConnection, RecvChunkError,
     SendChunkError, StreamError,
     internals::{Claim, TransferStream, blocking},
 };
-use shiplane_wire::{Code, DigestAlgorithm, LeftOutReason, RelPath, TaggedChunk, TransferId};
+use shiplane_wire::{Code, DigestAlgorithm, LeftOutReason, Mtime, RelPath, TaggedChunk, TransferId};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -206,12 +206,18 @@ pub(crate) fn settle(
     theirs: &SyncHalf,
 ) -> Result<Option<Manifest>, SyncError> {
     let (Some(ours), Some(theirs)) = (&ours.unsettled, &theirs.unsettled) else { return Ok(None) };
-    let path = |(path, why, _): &Unsettled| match LeftOutReason::from_wire(*why) {
-        Some(_) => RelPath::parse(path).map_err(|_| SyncError::Disagreed),
-        None => Err(SyncError::Disagreed),
-    };
-    let paths = ours.iter().chain(theirs).map(path).collect::<Result<Vec<_>, _>>()?;
-    Ok(Some(agreed.next_base(paths.iter())))
+    let mut unsettled = BTreeMap::new();
+    for (path, why, _, stamp) in ours.iter().chain(theirs) {
+        let path = RelPath::parse(path).map_err(|_| SyncError::Disagreed)?;
+        let is_time = |(_, _, nanos): &(u32, i64, u32)| *nanos < NANOS_PER_SEC;
+        if LeftOutReason::from_wire(*why).is_none() || !stamp.iter().all(is_time) {
+            return Err(SyncError::Disagreed);
+        }
+        let stamp = stamp.map(|(mode, secs, nanos)| Stamp { mode, mtime: Mtime { secs, nanos } });
+        // Of two neither is the one that could not be set.
+        unsettled.entry(path).and_modify(|stamp| *stamp = None).or_insert(stamp);
+    }
+    Ok(Some(agreed.next_base(&unsettled)))
 }
 
 /// What this side has left alone, as it is sent to the other side: with the system's message while there is room for it,
@@ -221,7 +227,7 @@ pub(crate) fn half(left: &BTreeMap<RelPath, UnresolvedReason>) -> SyncHalf {
 }
 
 fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Unsettled>> {
-    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + 17).sum();
+    let len_bytes: usize = left.keys().map(|path| path.as_bytes().len() + UNSETTLED_LEN_BYTES).sum();
     let mut room_bytes = MAX_LEFT_LEN_BYTES.checked_sub(len_bytes)?;
     let mut told = |(path, why): (&RelPath, &UnresolvedReason)| {
         let mut cause = why.cause();
@@ -229,10 +235,16 @@ fn list_left(left: &BTreeMap<RelPath, UnresolvedReason>) -> Option<Vec<Unsettled
             Some(left_bytes) => room_bytes = left_bytes,
             None => cause.clear(),
         }
-        (path.as_bytes().to_vec(), why.reason() as u8, cause)
+        let stamp = why.stamp().map(|Stamp { mode, mtime }| (mode, mtime.secs, mtime.nanos));
+        (path.as_bytes().to_vec(), why.reason() as u8, cause, stamp)
     };
     Some(left.iter().map(&mut told).collect())
 }
+
+const NANOS_PER_SEC: u32 = 1_000_000_000;
+
+/// Beside the path and the message: two lengths, the reason, mode and time.
+const UNSETTLED_LEN_BYTES: usize = 2 * 8 + 1 + 1 + 16;
 
 /// 512 KiB: half of what a call may have.
 const MAX_LEFT_LEN_BYTES: usize = 512 << 10;

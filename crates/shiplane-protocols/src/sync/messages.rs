@@ -206,8 +206,9 @@ pub(crate) enum SyncEnd {
     Withdrawn,
 }
 
-/// A path that is left alone, the reason, and the system's message, if there is one.
-pub(crate) type Unsettled = (Vec<u8>, u8, String);
+/// A path that is left alone, the reason, and the system's message, if there is one. If only mode, time or attributes could not
+/// be set: the mode that it has, and its time in seconds and nanoseconds.
+pub(crate) type Unsettled = (Vec<u8>, u8, String, Option<(u32, i64, u32)>);
 
 /// The outcome of a sync on one side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,8 +264,9 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_settled_sync_are_these() {
-        let unsettled = Some(vec![(b"a/b".to_vec(), 9, "EIO".into())]);
-        let half = SyncHalf { unsettled, left: 1 };
+        let not_set = (b"c".to_vec(), 9, String::new(), Some((0o750, -2, 3)));
+        let unsettled = Some(vec![(b"a/b".to_vec(), 9, "EIO".into(), None), not_set]);
+        let half = SyncHalf { unsettled, left: 2 };
         let settle = SyncSettle { sync: [1; 16], end: SyncEnd::Done(half.clone()) };
         let expected = include_bytes!("../../corpus/methods/sync-settle");
         assert_eq!(shiplane_rpc::internals::encode(&settle).unwrap()[..], expected[..]);

@@ -514,7 +514,7 @@ fn add(report: &mut SyncReport, exchanged: &Exchanged) {
 
 fn left_on_both(theirs: &SyncHalf, ours: impl Iterator<Item = (RelPath, UnresolvedReason)>) -> Vec<LeftPath> {
     let ours = ours.map(|(path, why)| LeftPath { side: Side::Local, path, why });
-    let theirs = theirs.unsettled.iter().flatten().filter_map(|(path, why, cause)| {
+    let theirs = theirs.unsettled.iter().flatten().filter_map(|(path, why, cause, _)| {
         let cause = escape_truncated(cause.as_bytes(), MAX_CAUSE_LEN_BYTES).to_string();
         let why = UnresolvedReason::LeftThere(LeftOutReason::from_wire(*why)?, cause.into());
         Some(LeftPath { side: Side::Remote, path: RelPath::parse(path).ok()?, why })

@@ -187,3 +187,58 @@ fn a_version_that_is_kept_aside_without_its_attributes_is_told_and_gets_them_by_
         }
     });
 }
+
+/// A side that may not set modes and times has others than the plan says, and the next sync took these for a change of its own.
+#[test]
+fn a_mode_that_one_side_may_not_set_is_named_by_each_sync_and_changes_nothing_on_the_other() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    on_broken_disks(async {
+        let world = World::syncing();
+        let state = |root: &Path| {
+            ["d", "d/both", "new", "new/a"].map(|path| {
+                let found = fs::metadata(root.join(path)).unwrap();
+                (found.mode() & 0o7777, found.mtime(), found.mtime_nsec())
+            })
+        };
+        let settle = |path: &Path, mode, secs| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs);
+            fs::File::open(path).unwrap().set_modified(time).unwrap();
+        };
+        let (source, dest) = (world.source(), world.dest());
+        write(&source, "d/both", b"same");
+        write(&source, "new/a", b"new");
+        settle(&source.join("d/both"), 0o664, 1_000_000_000);
+        settle(&source.join("new/a"), 0o664, 1_000_000_000);
+        settle(&source.join("new"), 0o775, 1_000_000_000);
+        settle(&source.join("d"), 0o775, 1_000_000_000);
+        // One that both have, and that is newer there; and a directory with fewer permissions there.
+        write(&dest, "d/both", b"same");
+        settle(&dest.join("d/both"), 0o600, 900_000_000);
+        settle(&dest.join("d"), 0o777, 1_000_000_000);
+        let right = state(&source);
+        let client = admitted(&world).await;
+        let not_permitted = 1; // EPERM
+        let broken = BrokenDisk::below(&dest, |change, _| change == Change::Metadata);
+        let broken = broken.with_errno(not_permitted);
+        for number in 0..3 {
+            let report = synchronise(&client, &job(&world), Arc::new(|_| ())).await.unwrap();
+            let left: Vec<_> = report.left.iter().map(|left| (left.side, left.path.to_string())).collect();
+            assert!(left.iter().all(|(side, _)| *side == Side::Local), "{left:?}");
+            for path in ["d", "d/both", "new"] {
+                assert!(left.contains(&(Side::Local, path.to_owned())), "sync {number}: {path}: {left:?}");
+            }
+            assert_eq!(state(&source), right, "sync {number}: {:?}", report.left);
+        }
+        assert_ne!(state(&dest), right);
+        // What its user changes there is a change all the same.
+        fs::set_permissions(dest.join("d"), fs::Permissions::from_mode(0o750)).unwrap();
+        drop(broken);
+        sync(&world, &client).await;
+        let [_, rest @ ..] = right;
+        for side in [&source, &dest] {
+            let [directory, found @ ..] = state(side);
+            assert_eq!((directory.0, found), (0o750, rest), "{}", side.display());
+        }
+    });
+}

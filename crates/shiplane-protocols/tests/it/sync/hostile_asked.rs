@@ -75,9 +75,11 @@ pub(super) enum End {
     Withdrawn,
 }
 
+pub(super) type Unsettled = (Vec<u8>, u8, String, Option<(u32, i64, u32)>);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Half {
-    pub(super) unsettled: Option<Vec<(Vec<u8>, u8, String)>>,
+    pub(super) unsettled: Option<Vec<Unsettled>>,
     pub(super) left: u64,
 }
 

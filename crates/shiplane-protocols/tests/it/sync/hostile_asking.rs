@@ -285,12 +285,18 @@ async fn a_sync_that_fails_counts_as_failed_however_late_and_once() {
     let mut theirs = Manifest::new();
     let stamp = Stamp { mode: 0o755, mtime: shiplane_wire::Mtime { secs: 1, nanos: 0 } };
     theirs.insert(RelPath::parse(b"d").unwrap(), Node::Directory(stamp));
-    for (words, is_late) in [("cancelled", false), ("connection", false), ("differ", true)] {
+    let left = |path: &[u8], nanos| (path.to_vec(), 0, String::new(), Some((0o644, 0, nanos)));
+    for (words, is_late, lie) in [
+        ("cancelled", false, None),
+        ("connection", false, None),
+        ("differ", true, Some(left(b"../d", 0))),
+        ("differ", true, Some(left(b"d", 1_000_000_000))),
+    ] {
         let _ = fs::remove_dir(world.source().join("d"));
         if !is_late {
             write(&world.source(), "f", b"1");
         } else {
-            fs::remove_file(world.source().join("f")).unwrap();
+            let _ = fs::remove_file(world.source().join("f"));
         }
         let client = admitted(&world).await;
         compare(&client, &open(), &theirs).await.unwrap();
@@ -301,8 +307,7 @@ async fn a_sync_that_fails_counts_as_failed_however_late_and_once() {
                 call(&client, SETTLE, &Settle { sync: SYNC, end: End::Withdrawn }).await.unwrap_err();
             }
             _ => {
-                let lie = vec![(b"../d".to_vec(), 0, String::new())];
-                let end = End::Done(Half { unsettled: Some(lie), left: 1 });
+                let end = End::Done(Half { unsettled: Some(lie.into_iter().collect()), left: 1 });
                 let settled = call(&client, SETTLE, &Settle { sync: SYNC, end }).await;
                 assert_eq!(settled, Err(FaultCode::Integrity));
             }

@@ -137,8 +137,9 @@ impl Drop for Mounted<'_> {
     }
 }
 
+/// To a new file: another mount namespace may have the old one mounted still.
 fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
-    command("cp", |command| command.arg("--sparse=always").args([from, to])).map(drop)
+    command("cp", |cp| cp.args(["--sparse=always", "--remove-destination"]).args([from, to])).map(drop)
 }
 
 fn command(program: &str, fill: impl FnOnce(&mut Command) -> &mut Command) -> Result<String> {

@@ -1,5 +1,6 @@
 //! A connection to one authenticated peer.
 
+mod chunk_order;
 mod engine;
 mod inbound;
 pub(crate) mod router;
@@ -16,11 +17,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use shiplane_wire::{Code, StreamHeader, StreamKind, TaggedChunk, limits};
+use shiplane_wire::{Code, StreamHeader, StreamKind, limits};
 use tokio::{sync::mpsc, time::Instant};
 
 pub use self::inbound::{AlreadyClaimed, ChunkExpectation, Claim, InboundChunk, TransferStream};
-use self::transfers::Transfers;
+use self::{chunk_order::ChunkOrder, transfers::Transfers};
 use crate::{
     close,
     config::{LANE_PRIORITY, TransportConfig},
@@ -53,6 +54,7 @@ pub struct PeerConnection {
     theirs: InUse,
     /// When the peer last proved that it is there.
     heard: tokio::sync::Mutex<Option<Instant>>,
+    order: ChunkOrder,
     config: Arc<TransportConfig>,
 }
 
@@ -167,6 +169,7 @@ impl PeerConnection {
             ours,
             theirs,
             heard: heard.into(),
+            order: ChunkOrder::default(),
             config,
         }
     }
@@ -502,12 +505,6 @@ impl Drop for PeerConnection {
             _ => close(),
         }
     }
-}
-
-/// Chunks of a transfer go in order of index, so that one after another is complete.
-fn priority_of(tag: TaggedChunk) -> i32 {
-    // Beyond two thousand million chunks all are equal.
-    i32::try_from(tag.index).map_or(i32::MIN, |index| LANE_PRIORITY.saturating_sub(index))
 }
 
 /// Longer than a round trip, shorter than a restart.

@@ -5,9 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use bytes::Bytes;
 use shiplane_wire::{TaggedChunk, TransferId, records_opening};
 
-use super::{
-    AlreadyClaimed, Claim, InboundCall, InboundChunk, PeerConnection, priority_of, router::InboundCalls,
-};
+use super::{AlreadyClaimed, Claim, InboundCall, InboundChunk, PeerConnection, router::InboundCalls};
 use crate::{
     close,
     config::{FIRST_WINDOW_BYTES, TransportConfig},
@@ -122,7 +120,8 @@ impl PeerConnection {
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
         let opening = if options.is_encoded { tag.encode_compressed() } else { tag.encode() };
-        self.send_frame(Bytes::copy_from_slice(&opening), source, priority_of(tag), options).await
+        let place = self.order.begin(tag.transfer, source.len_bytes());
+        self.send_frame(Bytes::copy_from_slice(&opening), source, place.priority(), options).await
     }
 
     /// What it carries.

@@ -18,24 +18,24 @@ pub(super) struct ChunkOrder(Mutex<UnderWay>);
 /// Where each chunk begins and ends in the order, in steps of [`STEP_BYTES`].
 type UnderWay = HashMap<TransferId, BTreeMap<u64, u64>>;
 
-/// A chunk's place, until it is dropped.
-pub(super) struct Place<'a> {
+/// A chunk's position, until it is dropped.
+pub(super) struct Position<'a> {
     order: &'a ChunkOrder,
     transfer: TransferId,
     start: u64,
 }
 
 impl ChunkOrder {
-    /// The place of a transfer's next chunk: behind those of the same transfer, and not before the transfer that is the
+    /// The position of a transfer's next chunk: behind those of the same transfer, and not before the transfer that is the
     /// furthest.
-    pub(super) fn begin(&self, transfer: TransferId, len_bytes: u64) -> Place<'_> {
+    pub(super) fn begin(&self, transfer: TransferId, len_bytes: u64) -> Position<'_> {
         let mut under_way = self.lock();
         let firsts = under_way.values().filter_map(|chunks| chunks.keys().next().copied());
         let now = firsts.max().unwrap_or_default();
         let chunks = under_way.entry(transfer).or_default();
         let start = chunks.values().next_back().map_or(now, |end| now.max(*end));
         chunks.insert(start, start + len_bytes.div_ceil(STEP_BYTES).max(1));
-        Place { order: self, transfer, start }
+        Position { order: self, transfer, start }
     }
 
     fn lock(&self) -> MutexGuard<'_, UnderWay> {
@@ -44,7 +44,7 @@ impl ChunkOrder {
     }
 }
 
-impl Place<'_> {
+impl Position<'_> {
     /// Of the chunk's stream.
     pub(super) fn priority(&self) -> i32 {
         // Beyond 128 TiB without a pause all are equal.
@@ -52,7 +52,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Position<'_> {
     fn drop(&mut self) {
         let mut under_way = self.order.lock();
         if let Some(chunks) = under_way.get_mut(&self.transfer) {
@@ -75,7 +75,7 @@ mod tests {
     const B: TransferId = TransferId::from_bytes([2; 16]);
 
     /// Has `transfer` send `count` chunks of that length, eight at a time, and gives those that are under way.
-    fn send(order: &ChunkOrder, transfer: TransferId, count: usize, len_bytes: u64) -> Vec<Place<'_>> {
+    fn send(order: &ChunkOrder, transfer: TransferId, count: usize, len_bytes: u64) -> Vec<Position<'_>> {
         let mut under_way = Vec::new();
         for _ in 0..count {
             if under_way.len() == 8 {
@@ -86,15 +86,15 @@ mod tests {
         under_way
     }
 
-    fn priorities(places: &[Place<'_>]) -> Vec<i32> {
-        places.iter().map(Place::priority).collect()
+    fn priorities(positions: &[Position<'_>]) -> Vec<i32> {
+        positions.iter().map(Position::priority).collect()
     }
 
     #[test]
     fn chunks_of_one_transfer_go_one_after_another() {
         let order = ChunkOrder::default();
-        let places = send(&order, A, 1000, 10);
-        assert!(priorities(&places).is_sorted_by(|before, after| before > after));
+        let positions = send(&order, A, 1000, 10);
+        assert!(priorities(&positions).is_sorted_by(|before, after| before > after));
     }
 
     #[test]
@@ -104,8 +104,8 @@ mod tests {
         let new: Vec<_> = (0..32).map(|_| order.begin(B, 256 << 10)).collect();
         assert_eq!(new[0].priority(), far[0].priority());
         // Four chunks of the one for each of the other.
-        for (at, place) in far.iter().enumerate() {
-            assert_eq!(place.priority(), new[4 * at].priority());
+        for (at, position) in far.iter().enumerate() {
+            assert_eq!(position.priority(), new[4 * at].priority());
         }
     }
 

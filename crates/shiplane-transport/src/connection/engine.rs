@@ -120,8 +120,8 @@ impl PeerConnection {
         options: &LaneOptions,
     ) -> Result<SentChunk, SendChunkError> {
         let opening = if options.is_encoded { tag.encode_compressed() } else { tag.encode() };
-        let place = self.order.begin(tag.transfer, source.len_bytes());
-        self.send_frame(Bytes::copy_from_slice(&opening), source, place.priority(), options).await
+        let position = self.order.begin(tag.transfer, source.len_bytes());
+        self.send_frame(Bytes::copy_from_slice(&opening), source, position.priority(), options).await
     }
 
     /// What it carries.

@@ -3,7 +3,7 @@
 //! When a connection's window opens, quinn wakes all blocked streams, the last one first, and the first to write takes
 //! the window. Under pressure some streams would never write, and their receivers would give them up (SPEC 3.9). So
 //! blocked streams queue here, and only the first in the queue tries to write. If its own stream's window is full, the
-//! next one tries. The priority of a transfer's chunk is its place in `connection/chunk_order.rs`.
+//! next one tries. The priority of a transfer's chunk is its position in `connection/chunk_order.rs`.
 
 use std::{
     collections::VecDeque,

@@ -338,7 +338,7 @@ impl WindowAutotune {
         let is_first_look = self.look_at_bytes == 0;
         let before_bytes = self.window_bytes;
         if may_grow(self) && !is_first_look {
-            self.borrow(4 * self.window_bytes);
+            self.borrow(self.next_bytes());
         }
         self.look_at_bytes = moved_bytes + self.window_bytes / 2;
         (self.window_bytes != before_bytes).then_some(self.window_bytes)
@@ -347,8 +347,13 @@ impl WindowAutotune {
     /// Whether less is left than it would take.
     fn is_short(&self) -> bool {
         let left_bytes = self.budget.total_bytes() - self.budget.used_bytes();
-        let wanted_bytes = (4 * self.window_bytes).min(self.max_bytes);
-        MemoryPool::fair_share(self.lent_bytes(), left_bytes) < wanted_bytes - self.window_bytes
+        MemoryPool::fair_share(self.lent_bytes(), left_bytes)
+            < self.next_bytes().saturating_sub(self.window_bytes)
+    }
+
+    /// Its next size, if as much can be lent.
+    fn next_bytes(&self) -> u64 {
+        (4 * self.window_bytes).min(self.max_bytes)
     }
 
     /// Back to what everyone has, after `moved_bytes`.
@@ -503,6 +508,14 @@ mod tests {
         }
         assert!(budget.used_bytes() <= 6 * MIB, "{}", budget.used_bytes());
         assert!(read_on(&mut autotune(&budget)) >= 12 * MIB);
+    }
+
+    #[test]
+    fn a_maximum_below_the_first_window_is_never_short() {
+        let window = Window::new(Some(MemoryPool::new(24 * MIB)), FIRST / 2);
+        window.open(OPENED_SEND_WINDOW_BYTES);
+        window.moved(4 * FIRST as usize, WindowAutotune::on_written);
+        assert!(!window.autotune.as_ref().is_some_and(|autotune| lock(autotune).is_short()));
     }
 
     #[test]

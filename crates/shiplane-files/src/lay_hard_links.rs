@@ -17,7 +17,7 @@ use crate::{
 
 impl Destination {
     /// Lays the further names of files, now that the files are here. Where a file takes no other name, it is copied. A name
-    /// that cannot be laid is left out. The policy is told of the others once they are durable, if they are to be.
+    /// that cannot be laid is left out. The policy learns of the others once they are durable, if they are to be.
     ///
     /// # Errors
     /// What ends the transfer.

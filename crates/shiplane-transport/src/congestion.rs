@@ -16,7 +16,7 @@
 //!   starves. Then we grow and back off as RFC 9438 (CUBIC) does, except for the losses that the path has anyhow
 //!   (Copa's switch of modes, Arun and Balakrishnan 2018), and hold a least share: 0.15 of path and queue,
 //!   or three eighths where others let the queue overflow all the time and so yield to nothing. With less than a third of
-//!   the path, a loss to which nobody else yields is taken back.
+//!   the path, a loss to which no other flow yields is taken back.
 //! - *ProbeRtt* drains for two rounds now and then, to see the path's base RTT anew (draft-ietf-ccwg-bbr section 5.3.4)
 //!   and to leave *compete* once the others have gone. Two flows of ours that compete with each other see an empty queue
 //!   only if both drain; so a flow that sees the queue fall without having yielded drains too, and the first waits a round

@@ -68,7 +68,7 @@ fn a_file_whose_name_another_thread_failed_to_make_durable_is_not_reported() {
     let (go_on, waits) = mpsc::channel::<()>();
     let publishing = Mutex::new(Some((has_renamed, waits)));
     let disk = BrokenDisk::below(temp.path(), move |change, at| {
-        // The journal is told that the file has its name, which is not durable yet.
+        // The journal says that the file has its name, which is not durable yet.
         let is_noted = matches!(change, Change::Write { .. }) && directory.join("a").exists();
         if is_noted && let Some((has_renamed, waits)) = publishing.lock().unwrap().take() {
             has_renamed.send(()).unwrap();

@@ -70,7 +70,7 @@ pub(super) struct CompetingTraffic {
     pub(super) window: u64,
     /// The longest queue since.
     pub(super) most_queue: Duration,
-    /// Our window when we last competed with it, until a look at the path found no queue, or nobody else on it.
+    /// Our window when we last competed with it, until a look at the path found no queue, or no other flow on the path.
     pub(super) competed: u64,
     /// Rounds in a row in which others have the path that we had then.
     pub(super) starved_rounds: u32,

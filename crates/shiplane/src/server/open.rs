@@ -87,14 +87,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         }
         let access = self.access()?;
         let advertised = advertised(&self.advertised)?;
-        let metrics = Arc::new(TransferMetrics::new());
-        let options = TransferOptions {
-            rate: limiter(self.rate),
-            // The client decides.
-            compression: Compression::Always,
-            metrics: Some(Arc::clone(&metrics)),
-            ..TransferOptions::default()
-        };
+        let (options, metrics) = self.transfer_options();
         let state = SyncState::at(self.places.sync_path()?);
         let files = FileServer::new(root, Arc::clone(&access), options);
         let files = if self.is_writable { files.writable(self.limits.clone()) } else { files };
@@ -177,6 +170,19 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
         Ok(server)
     }
 
+    /// Of all its transfers, which those figures count.
+    fn transfer_options(&self) -> (TransferOptions, Arc<TransferMetrics>) {
+        let metrics = Arc::new(TransferMetrics::new());
+        let options = TransferOptions {
+            rate: limiter(self.rate),
+            // The client decides.
+            compression: Compression::Always,
+            metrics: Some(Arc::clone(&metrics)),
+            ..TransferOptions::default()
+        };
+        (options, metrics)
+    }
+
     /// Who may do what. Blocking.
     fn access(&self) -> Result<Arc<AccessControl>, Error> {
         if self.is_for_ssh {
@@ -192,13 +198,7 @@ impl<S: Clone + Send + Sync + 'static> ServerBuilder<S> {
     pub(super) fn open_sending(&self, identity: Identity, settings: SendSettings) -> Result<Opened, Error> {
         let (root, items) = settings.open()?;
         let access = Arc::new(AccessControl::without_peers());
-        let metrics = Arc::new(TransferMetrics::new());
-        let options = TransferOptions {
-            rate: limiter(self.rate),
-            compression: Compression::Always,
-            metrics: Some(Arc::clone(&metrics)),
-            ..TransferOptions::default()
-        };
+        let (options, metrics) = self.transfer_options();
         let source = root.resolve(b"").map_err(Cause::Serve)?;
         let files = Arc::new(FileServer::new(root, Arc::clone(&access), options));
         let sending = Sending::new(settings, items, identity.peer_id(), &access)?;
